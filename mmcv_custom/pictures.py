@@ -1,0 +1,33 @@
+"""Pictures of predictions, for detection and segmentation alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+from mmengine.fileio import get
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+
+
+@HOOKS.register_module()
+class PictureHook(Hook):
+    """Draws every tested image, the truth on the left and the prediction on the right, with the config's visualizer.
+
+    Args:
+        out_dir: Folder of the pictures, which get the names of the images.
+    """
+
+    def __init__(self, out_dir: str) -> None:
+        self.out_dir = Path(out_dir)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence[BaseDataElement] | None = None) -> None:
+        """Draw one batch of results."""
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        for result in outputs or ():
+            image = mmcv.imfrombytes(get(result.img_path), channel_order='rgb')
+            name = Path(result.img_path).with_suffix('.png').name
+            runner.visualizer.add_datasample(name, image, result, out_file=str(self.out_dir / name))

@@ -1,0 +1,5 @@
+"""What only detection needs."""
+
+from .tta import InstanceTTAModel
+
+__all__ = ['InstanceTTAModel']

@@ -1,0 +1,5 @@
+"""What only segmentation needs."""
+
+from .dump import DumpSegResults
+
+__all__ = ['DumpSegResults']

@@ -1,0 +1,76 @@
+// The arithmetic of one sample, shared by the CPU and the CUDA kernels, so that tests of the one cover what the other computes.
+//
+// No include guard and no namespace: the CUDA file includes it once, the CPU's kernels once per instruction set. The includer
+// defines DCNV3_INLINE, the qualifiers of an inlined function.
+
+// The arithmetic of a sample is generic in T and I: a number and an int32_t on the GPU, vectors of them on the CPU. Hence no
+// branches, only selections among values of one type.
+template <typename To, typename From>
+DCNV3_INLINE To convert(const From& value) {
+#if !defined(__CUDACC__)
+  if constexpr (!std::is_arithmetic_v<From>) {
+    return __builtin_convertvector(value, To);
+  } else
+#endif
+    return static_cast<To>(value);
+}
+
+// The two pixels that an interpolation along one axis reads. A pixel beyond the border is clamped into the image, so that it
+// may be read, and its weight and slope are zero.
+template <typename T, typename I = int32_t>
+struct Neighbours {
+  I low, high;
+  T low_weight, high_weight;
+  T low_slope, high_slope;  // derivatives of the weights by the position: -1 and 1, or 0 beyond the border
+  T inside;  // 1 where -1 < position < size, else 0; also 0 for NaN. Outside, weights and slopes are 0.
+};
+
+// Nothing is derived from a position outside, which may be anything.
+template <typename T, typename I = int32_t>
+DCNV3_INLINE Neighbours<T, I> neighbours(T position, int32_t size) {
+  const T zero{}, one = zero + 1, end = convert<T>(I{} + size);
+  const T within_low = position > -one ? position : -one;
+  const T inside_low = position > -one ? one : zero;
+  const T inside = position < end ? inside_low : zero;
+  const T safe = position < end ? within_low : zero;
+  const T truncated = convert<T>(convert<I>(safe));
+  const T floor = safe < truncated ? truncated - one : truncated;
+  const T fraction = safe - floor;
+  const I first{}, last = first + (size - 1), low = convert<I>(floor), next = low + 1;
+  Neighbours<T, I> result;
+  result.low = low > first ? low : first;
+  result.high = next < last ? next : last;
+  result.high_slope = floor + one < end ? inside : zero;
+  result.low_slope = floor < zero ? zero : -inside;
+  result.low_weight = result.low_slope * (fraction - one);
+  result.high_weight = result.high_slope * fraction;
+  result.inside = inside;
+  return result;
+}
+
+// Position of a sample along one axis, from its parts.
+template <typename T>
+DCNV3_INLINE T sample_position(T centre, T tap, T offset, T offset_scale) {
+  return centre + tap * offset_scale + offset * offset_scale;
+}
+
+// Gradients of one sample by its modulation and its offsets, from the products <grad_output, corner> summed over the channels of
+// the group. Corners: (low y, low x), (low y, high x), (high y, low x), (high y, high x).
+template <typename T>
+struct SampleGradients {
+  T mask, offset_y, offset_x;
+};
+
+template <typename T>
+DCNV3_INLINE SampleGradients<T> sample_gradients(
+    const Neighbours<T>& y, const Neighbours<T>& x, const T products[4], T mask, T offset_scale) {
+  const T low_row = x.low_weight * products[0] + x.high_weight * products[1];
+  const T high_row = x.low_weight * products[2] + x.high_weight * products[3];
+  const T low_column = y.low_weight * products[0] + y.high_weight * products[2];
+  const T high_column = y.low_weight * products[1] + y.high_weight * products[3];
+  SampleGradients<T> result;
+  result.mask = y.low_weight * low_row + y.high_weight * high_row;
+  result.offset_y = mask * offset_scale * (y.low_slope * low_row + y.high_slope * high_row);
+  result.offset_x = mask * offset_scale * (x.low_slope * low_column + x.high_slope * high_column);
+  return result;
+}

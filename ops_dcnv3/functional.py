@@ -1,0 +1,169 @@
+"""The operator: checks, dispatch, and what autograd, fake tensors and the FLOP counter need to know of it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from . import extension
+from .arguments import Geometry, IntOrPair, Pair, check_geometry, check_tensors
+from .reference import sample_with_grid
+
+# Multiply-adds per output channel and sampling point: four corners and the modulation, the rule of the official FLOP script.
+MACS_PER_SAMPLE = 5
+
+
+def dcnv3(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair = 1,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    offset_scale: float = 1.0,
+) -> Tensor:
+    """Deformable convolution v3 (InternImage, https://arxiv.org/abs/2211.05778, Eq. 2), without its linear projections.
+
+    Every output pixel is, per group, a weighted sum of P = kernel_h * kernel_w bilinear samples of the input, at a regular
+    grid displaced by learned offsets. Outside the image the input counts as zero; a sample at least one pixel outside, or at
+    a position that is not finite, contributes nothing and receives no gradient.
+
+    Runs on compiled CPU and CUDA kernels, and on :func:`dcnv3_reference` (with one warning) where those are not built or the
+    environment variable ``DCNV3_FORCE_REFERENCE=1`` was set at import. Under autocast all three tensors take its dtype.
+    Differentiable once.
+
+    Args:
+        input: (N, H, W, C), float64, float32, bfloat16 or float16; group g owns channels g*C/groups to (g+1)*C/groups - 1.
+        offset: (N, H_out, W_out, groups*P*2): per group and point a pair (x, y), in input pixels.
+        mask: (N, H_out, W_out, groups*P): the weights, used as they are. Points are ordered w-outer, h-inner.
+        kernel_size: Shape of the grid, an int or a pair (h, w).
+        stride: Distance of neighbouring outputs, in input pixels, an int or a pair (h, w).
+        padding: Pixels added on each side, an int or a pair (h, w).
+        dilation: Distance of neighbouring points, in input pixels, an int or a pair (h, w).
+        groups: Number of groups; divides C.
+        offset_scale: Factor on the grid, around its middle, and on the offsets.
+
+    Returns:
+        (N, H_out, W_out, C) with H_out = (H + 2*padding - dilation*(kernel - 1) - 1) // stride + 1, in the dtype of the input.
+
+    Raises:
+        ValueError: A rank, shape, dtype, device or number does not fit; the message names argument, value and expectation.
+        RuntimeError: A second derivative is asked for.
+
+    Example:
+        >>> input, offset = torch.rand(2, 8, 10, 32), torch.randn(2, 8, 10, 4 * 9 * 2)
+        >>> mask = torch.rand(2, 8, 10, 4, 9).softmax(-1).flatten(3)
+        >>> dcnv3(input, offset, mask, kernel_size=3, padding=1, groups=4).shape
+        torch.Size([2, 8, 10, 32])
+    """
+    geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
+    input, offset, mask = _autocast(input, offset, mask)
+    check_tensors(input, offset, mask, geometry)
+    if extension.has_kernel(input.device.type):
+        return torch.ops.dcnv3.forward(input, offset, mask, *geometry)
+    extension.warn_about_fallback(input.device.type)
+    return sample_with_grid(input, offset, mask, geometry)
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in autocast's dtype where it is on; float64 stays, as in torch's own rules."""
+    device_type = tensors[0].device.type
+    if device_type not in ('cpu', 'cuda') or not torch.is_autocast_enabled(device_type):
+        return tensors
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
+
+
+def _fake_forward(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    offset_scale: float,
+) -> Tensor:
+    geometry = Geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
+    batch, height, width, channels = input.shape
+    return input.new_empty(batch, *geometry.output_size(height, width), channels)
+
+
+def _fake_backward(
+    grad_output: Tensor, input: Tensor, offset: Tensor, mask: Tensor, *geometry_and_needs: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    needs_input, needs_sampling = geometry_and_needs[-2:]
+    return (
+        input.new_empty(input.shape if needs_input else 0),
+        offset.new_empty(offset.shape if needs_sampling else 0),
+        mask.new_empty(mask.shape if needs_sampling else 0),
+    )
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, offset, mask, *geometry = inputs
+    ctx.save_for_backward(input, offset, mask)
+    ctx.geometry = geometry
+
+
+def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    needs_input, needs_offset, needs_mask = ctx.needs_input_grad[:3]
+    input, offset, mask = ctx.saved_tensors
+    _check_determinism(input, needs_input)
+    # The gradients of offset and mask are made of the same products, so the kernel computes both or neither.
+    grads = torch.ops.dcnv3.backward(
+        grad_output, input, offset, mask, *ctx.geometry, needs_input, needs_offset or needs_mask
+    )
+    wanted = (g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False))
+    return *wanted, *(None for _ in ctx.geometry)
+
+
+def _check_determinism(input: Tensor, needs_input: bool) -> None:
+    """The CUDA kernel adds into the gradient of the input with atomics, in no fixed order."""
+    if not (needs_input and input.is_cuda and torch.are_deterministic_algorithms_enabled()):
+        return
+    message = (
+        'The CUDA backward of dcnv3 has no deterministic implementation for the gradient of its input; '
+        'use torch.use_deterministic_algorithms(True, warn_only=True) or core_op="DCNv3_pytorch".'
+    )
+    if not torch.is_deterministic_algorithms_warn_only_enabled():
+        raise RuntimeError(message)
+    warnings.warn(message, stacklevel=2)
+
+
+def _no_second_derivative(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+    raise RuntimeError(
+        'dcnv3 can be differentiated only once. For second derivatives use ops_dcnv3.dcnv3_reference '
+        '(core_op="DCNv3_pytorch" in the backbone).'
+    )
+
+
+def _flops(
+    input_shape: torch.Size, offset_shape: torch.Size, mask_shape: torch.Size, kernel_size: Pair, *_: Any, **__: Any
+) -> int:
+    """Two per multiply-add, torch's convention."""
+    pixels = math.prod(offset_shape[:3])
+    return 2 * MACS_PER_SAMPLE * pixels * math.prod(kernel_size) * input_shape[-1]
+
+
+def _backward_flops(grad_output_shape: torch.Size, *forward_args: Any, **kwargs: Any) -> int:
+    """As for convolutions: the gradients of data and of weights cost a forward each."""
+    needs_input, needs_sampling = forward_args[-2:]
+    return (needs_input + needs_sampling) * _flops(*forward_args, **kwargs)
+
+
+if extension.has_schemas():
+    torch.library.register_fake('dcnv3::forward', _fake_forward)
+    torch.library.register_fake('dcnv3::backward', _fake_backward)
+    torch.library.register_autograd('dcnv3::forward', _backward, setup_context=_save_for_backward)
+    torch.library.register_autograd('dcnv3::backward', _no_second_derivative)
+    register_flop_formula(torch.ops.dcnv3.forward)(_flops)
+    register_flop_formula(torch.ops.dcnv3.backward)(_backward_flops)

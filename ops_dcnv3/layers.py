@@ -1,0 +1,63 @@
+"""Norms and activations for channels-last features, defined once for the operator and the backbone."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+LAYER_NORM_EPS = 1e-6  # of every LayerNorm in InternImage; BatchNorm keeps PyTorch's default
+
+NORM_LAYERS = ('LN', 'BN')
+ACTIVATIONS: dict[str, type[nn.Module]] = {'GELU': nn.GELU, 'ReLU': nn.ReLU, 'SiLU': nn.SiLU}
+
+
+class ToChannelsFirst(nn.Module):
+    """(N, H, W, C) -> (N, C, H, W), a view."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
+class ToChannelsLast(nn.Module):
+    """(N, C, H, W) -> (N, H, W, C), a view."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+def build_norm(kind: str, channels: int, channels_first_in: bool = False, channels_first_out: bool = False) -> nn.Sequential:
+    """A norm over the channels, between the permutations that its input and output layouts call for.
+
+    The permutations have no parameters but take a place in the Sequential: published parameter names such as ``norm.1.weight``
+    depend on it.
+
+    Args:
+        kind: ``'LN'`` (LayerNorm, eps 1e-6) or ``'BN'`` (BatchNorm2d).
+        channels: Number of channels C.
+        channels_first_in: Whether the input is (N, C, H, W) instead of (N, H, W, C).
+        channels_first_out: The same of the output.
+
+    Raises:
+        ValueError: ``kind`` is neither.
+    """
+    if kind not in NORM_LAYERS:
+        raise ValueError(f"norm_layer must be one of {', '.join(NORM_LAYERS)}, got {kind!r}")
+    norm_is_channels_first = kind == 'BN'
+    norm = nn.BatchNorm2d(channels) if norm_is_channels_first else nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
+    return nn.Sequential(
+        *_permutation(channels_first_in, norm_is_channels_first),
+        norm,
+        *_permutation(norm_is_channels_first, channels_first_out),
+    )
+
+
+def _permutation(from_channels_first: bool, to_channels_first: bool) -> list[nn.Module]:
+    if from_channels_first == to_channels_first:
+        return []
+    return [ToChannelsFirst() if to_channels_first else ToChannelsLast()]
+
+
+def build_activation(name: str) -> nn.Module:
+    """The activation called ``name``: GELU (exact), ReLU or SiLU. ValueError for any other name."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"act_layer must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]()

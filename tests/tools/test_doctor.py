@@ -1,0 +1,168 @@
+"""The doctor: what it makes of a report, and that it runs where packages or the operator are missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops_dcnv3 import doctor, extension
+
+ROOT = Path(__file__).parent.parent.parent
+BUILD = extension.BUILD_COMMAND
+REINSTALL = 'pip install --force-reinstall --no-deps --no-build-isolation --no-cache-dir'
+CPU = {'path': '/p/_cpu.abi3.so', 'source_hash': 'a', 'stale': False, 'isas': ['avx2', 'baseline'], 'isa': 'avx2'}
+CUDA = {'path': '/p/_cuda.abi3.so', 'source_hash': 'a', 'stale': False, 'archs': ['8.0', '9.0'], 'loaded': True}
+CHECK = {'device': 'cpu', 'kernel': 'compiled', 'passed': True, 'result': 'output 1.0e-06'}
+H100, BLACKWELL = ({'name': name, 'capability': number} for name, number in (('H100', '9.0'), ('B200', '10.0')))
+
+
+def report(
+    cpu: dict[str, Any] | None = CPU,
+    cuda: dict[str, Any] | None = CUDA,
+    errors: tuple[str, ...] = (),
+    gpus: tuple[dict[str, str], ...] = (),
+    mmcv: tuple[str, ...] = ('onedl-mmcv 2.3.6',),
+    mmcv_has_ops: bool | None = True,
+    check: dict[str, Any] = CHECK,
+) -> dict[str, Any]:
+    return {
+        'ops_dcnv3': '0.1.0',
+        'python': {'version': '3.11.7', 'path': '/p/python'},
+        'torch': {'version': '2.13.0', 'cuda': '13.0'},
+        'packages': {'mmengine': ['onedl-mmengine 0.10.12'], 'mmcv': list(mmcv), 'mmdet': [], 'mmseg': []},
+        'mmcv_has_ops': mmcv_has_ops,
+        'compilers': {'c++': 'c++ 12', 'nvcc': None},
+        'machine': {'cpu_isas': ['avx2', 'baseline'], 'gpus': list(gpus)},
+        'extension': {'build_command': BUILD, 'source_hash': 'a', 'errors': list(errors), 'cpu': cpu, 'cuda': cuda},
+        'checks': [check],
+    }
+
+
+@pytest.mark.parametrize(
+    'good',
+    [
+        report(),
+        report(cuda=None),  # nobody needs it without a GPU
+        report(cuda={**CUDA, 'loaded': False, 'stale': None, 'archs': None}),
+        report(gpus=(H100,)),
+        report(gpus=(BLACKWELL,), cuda={**CUDA, 'archs': ['9.0', '9.0+PTX']}),
+        report(mmcv=(), mmcv_has_ops=None),
+    ],
+    ids=['all', 'no CUDA library', 'no CUDA here', 'GPU', 'GPU by PTX', 'no MM packages'],
+)
+def test_nothing_to_mend(good: dict[str, Any]) -> None:
+    problems = doctor.diagnose(good)
+    assert problems == []
+    assert doctor.render(good, problems).endswith('Nothing to mend.')
+
+
+@pytest.mark.parametrize(
+    ('bad', 'message', 'fix'),
+    [
+        (report(cpu=None), 'the operator is not built', BUILD),
+        (report(cpu=None, errors=('_cpu: undefined symbol',)), '_cpu: undefined symbol', BUILD),
+        (report(cpu={**CPU, 'stale': True}), 'cpu library built from other sources', BUILD),
+        (report(cuda={**CUDA, 'stale': True}), 'cuda library built from other sources', BUILD),
+        (report(check={**CHECK, 'passed': False, 'result': 'output 3.0'}), 'fails its check: output 3.0', BUILD),
+        (
+            report(gpus=(BLACKWELL, H100)),
+            'lacks the architecture 10.0',
+            f'FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="10.0 9.0" {BUILD}',
+        ),
+        (report(gpus=(H100,), cuda=None), 'CPU only', f'FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0" {BUILD}'),
+        (
+            report(gpus=(H100,), cuda={**CUDA, 'loaded': False, 'archs': None}),
+            'is not loaded',
+            f'FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0" {BUILD}',
+        ),
+        (
+            report(mmcv=('onedl-mmcv 2.3.6', 'mmcv 2.1.0')),
+            'onedl-mmcv 2.3.6 and mmcv 2.1.0 overwrite each other',
+            f'pip uninstall -y mmcv && {REINSTALL} onedl-mmcv',
+        ),
+        (
+            report(mmcv_has_ops=False),
+            'mmcv is without its compiled operators',
+            f'{REINSTALL} onedl-mmcv',
+        ),
+    ],
+)
+def test_one_problem_and_what_mends_it(bad: dict[str, Any], message: str, fix: str) -> None:
+    (problem,) = doctor.diagnose(bad)
+    assert message in problem.message
+    assert problem.fix == fix
+    assert f'PROBLEM: {problem.message}\n    {fix}' in doctor.render(bad, [problem])
+
+
+@pytest.mark.parametrize(
+    ('archs', 'capability', 'covered'),
+    [
+        (['8.0'], '8.0', True),
+        (['8.0'], '8.9', True),
+        (['8.6'], '8.0', False),
+        (['8.0'], '9.0', False),
+        (['8.0', '9.0'], '9.0', True),
+        (['8.0+PTX'], '12.0', True),
+        (['9.0+PTX'], '8.9', False),
+        (['9.0a'], '9.0', True),
+        ([], '8.0', False),
+    ],
+)
+def test_covers(archs: list[str], capability: str, covered: bool) -> None:
+    assert doctor.covers(archs, capability) is covered
+
+
+def test_the_check_sees_a_wrong_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check('cpu')['passed']
+    monkeypatch.setattr(
+        doctor, 'dcnv3', lambda *tensors, **geometry: 1.001 * doctor.dcnv3_reference(*tensors, **geometry)
+    )
+    assert not doctor.check('cpu')['passed']
+
+
+def test_the_check_reports_a_kernel_that_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*tensors: Any, **geometry: Any) -> None:
+        raise RuntimeError('no kernel image\nand so on')
+
+    monkeypatch.setattr(doctor, 'dcnv3', broken)
+    assert doctor.check('cpu')['result'] == 'no kernel image'
+    assert not doctor.check('cpu')['passed']
+
+
+def run_doctor(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The doctor in a process of its own, after some code that takes things away."""
+    program = f'import sys; {code}; from ops_dcnv3 import doctor; sys.exit(doctor.main(sys.argv[1:]))'
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', program, *arguments],
+        cwd=ROOT,
+        env={**os.environ, 'DCNV3_FORCE_REFERENCE': '0'},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_on_this_machine() -> None:
+    result = run_doctor('pass', '--json')
+    findings = json.loads(result.stdout)
+    assert result.returncode == bool(findings['problems'])
+    assert findings['extension'] == json.loads(json.dumps(extension.describe()))
+    assert findings['checks'][0]['passed']
+    assert set(findings['checks'][0]['differences']) == {'output', 'grad_input', 'grad_offset', 'grad_mask'}
+
+
+def test_without_the_mm_packages_and_the_operator() -> None:
+    # No distribution has metadata, mmengine cannot be imported, and there is no library of the operator.
+    result = run_doctor(
+        'import importlib.metadata as m; m.MetadataPathFinder.find_distributions = lambda *a, **k: iter(()); '
+        'sys.modules.update(dict.fromkeys(["mmengine", "mmcv", "ops_dcnv3._cpu"]))'
+    )
+    assert result.returncode == 1, result.stderr
+    assert 'mmengine      not installed' in result.stdout
+    assert 'PROBLEM: the operator is not built' in result.stdout
+    assert result.stdout.rstrip().endswith(BUILD)

@@ -1,0 +1,34 @@
+"""Compiles the CUDA library for sm_80 and sm_90 with warnings as errors; needs nvcc but neither a GPU nor a CUDA build of torch.
+
+Run it as ``make cuda-check``. Without nvcc it says so and exits with 0, because there is nothing to check with.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ops_dcnv3 import _build
+
+ARCHS = ['8.0', '9.0']
+
+
+def main() -> int:
+    nvcc = _build.find_nvcc()
+    if nvcc is None:
+        print('cuda-check: SKIPPED, nvcc was found neither in CUDA_HOME nor on PATH nor in /usr/local/cuda/bin')
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, '_cuda.abi3.so')
+        status = subprocess.run(_build.nvcc_command(nvcc, library, ARCHS, warnings_as_errors=True)).returncode
+        if status:
+            print('cuda-check: FAILED, see the messages of nvcc above', file=sys.stderr)
+            return 1
+        print(f'cuda-check: compiled for {", ".join(ARCHS)} without a warning ({library.stat().st_size // 1024} KiB, {nvcc})')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

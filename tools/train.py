@@ -1,0 +1,39 @@
+"""Train a detector or a segmentor. The config's default_scope decides which libraries it comes from.
+
+    python tools/train.py configs/demo/mask-rcnn_digits.py
+    torchrun --nproc-per-node 8 tools/train.py CONFIG --launcher pytorch
+"""
+
+from __future__ import annotations
+
+from mmengine.device import get_device
+
+from mmcv_custom.cli import build_runner, check_data, existing_file, fail, load_config, new_parser, newest_checkpoint
+
+
+def main() -> None:
+    parser = new_parser('Train a detector or a segmentor.')
+    parser.add_argument('--resume', nargs='?', const='', metavar='CHECKPOINT', help='go on from a checkpoint; without a value from the newest in the work folder')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (GPU only)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help="scale the learning rate by batch size / the config's auto_scale_lr.base_batch_size")
+    args = parser.parse_args()
+    cfg = load_config(args)
+
+    if args.amp:
+        if get_device() == 'cpu':
+            fail('--amp needs a GPU')
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            fail(f'--auto-scale-lr needs auto_scale_lr.base_batch_size in {args.config}')
+        cfg.auto_scale_lr.enable = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = existing_file(args.resume, 'checkpoint') if args.resume else newest_checkpoint(cfg.work_dir)
+    check_data(cfg, 'train', 'val')
+
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
