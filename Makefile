@@ -10,10 +10,10 @@ ARGS ?=
 ifdef PYTHON
 ready = @$(PYTHON) tools/setup_env.py --check $@
 python = $(PYTHON)
+export PYTHONPATH := $(CURDIR):$(PYTHONPATH)
 else
 ready = @$(PYTHON_BOOTSTRAP) tools/setup_env.py
 python = .venv/bin/python
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
 endif
 
 .PHONY: help demo test lint cuda-check doctor clean

@@ -338,7 +338,8 @@ def test_a_foreign_environment_without_the_operator(monkeypatch: pytest.MonkeyPa
 
 def run_make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """`make` as a user types it, whatever make this test itself may run under."""
-    kept = {name: value for name, value in os.environ.items() if name not in ('MAKEFLAGS', 'MAKELEVEL', 'PYTHON')}
+    of_make = ('MAKEFLAGS', 'MAKELEVEL', 'ARGS', 'PYTHON', 'PYTHON_BOOTSTRAP')
+    kept = {name: value for name, value in os.environ.items() if name not in of_make}
     return subprocess.run(['make', *arguments], cwd=ROOT, env={**kept, **variables}, capture_output=True, text=True)
 
 

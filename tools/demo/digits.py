@@ -134,7 +134,7 @@ def make_image(split: str, index: int, size: int, seed: int = SEED) -> tuple[NDA
     image = background(dice, split, size)
     taken = np.zeros((size, size), bool)
     digits = []
-    for _ in range(dice(2, 9)):
+    for _ in range(dice(4, 13)):
         height = dice(size * 36 // 160, size * 85 // 160)
         width = height * dice(80, 121) // 100
         chosen = dice(0, len(inks))

@@ -1,0 +1,86 @@
+"""What only the CPU kernel promises: every instruction set, the same bits for any number of threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ops_dcnv3 import dcnv3, dcnv3_reference, extension
+from ops_dcnv3.arguments import Geometry
+from tests.ops.cases import gradients, make_case, relative_error
+
+PLAIN = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 3, 1.0)
+
+ISAS = extension.describe()['cpu']['isas']
+
+COMPARE = """
+import torch
+from ops_dcnv3 import dcnv3, dcnv3_reference, extension
+from tests.ops.cases import gradients, make_case, relative_error
+from tests.ops.test_cpu_kernel import PLAIN
+for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 2e-5), (torch.bfloat16, 5e-2), (torch.float16, 5e-3)):
+    for group_channels in (3, 16, 32):
+        case = make_case(PLAIN, group_channels=group_channels, dtype=dtype, requires_grad=True)
+        output, expected = dcnv3(*case.args), dcnv3_reference(*case.args)
+        assert relative_error(output, expected) < tolerance
+        grad_output = torch.randn_like(output)
+        for grad, other in zip(gradients(output, case, grad_output), gradients(expected, case, grad_output)):
+            assert relative_error(grad, other) < tolerance, (dtype, group_channels)
+print(extension.describe()['cpu']['isa'])
+"""
+
+
+@pytest.mark.parametrize('isa', ISAS)
+def test_every_instruction_set(isa):
+    environment = os.environ | {'DCNV3_CPU_ISA': isa}
+    result = subprocess.run([sys.executable, '-c', COMPARE], env=environment, capture_output=True, text=True, check=False)
+    best = extension.describe()['cpu']['isa']
+    if ISAS.index(isa) < ISAS.index(best):
+        assert 'DCNV3_CPU_ISA must be one of' in result.stderr  # this machine lacks it
+    else:
+        assert result.stdout.split()[-1:] == [isa], result.stderr
+
+
+def test_an_unknown_instruction_set_is_an_error():
+    environment = os.environ | {'DCNV3_CPU_ISA': 'sse9'}
+    code = 'from ops_dcnv3 import extension; print(extension.describe()["errors"])'
+    result = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True)
+    assert 'DCNV3_CPU_ISA must be one of' in result.stdout and 'got sse9' in result.stdout
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('batch', [1, 3])
+def test_same_bits_for_any_number_of_threads(batch, dtype, threads):
+    """Offsets of several pixels, so that samples cross from every band of rows to others."""
+    case = make_case(PLAIN, batch, (37, 23), group_channels=16, dtype=dtype, spread=6, requires_grad=True)
+    results = []
+    for number in (1, 2, 3, 5, 8):
+        threads(number)
+        output = dcnv3(*case.args)
+        results.append((output, *gradients(output, case, torch.ones_like(output))))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    expected = dcnv3_reference(*case.args)
+    assert relative_error(results[0][0], expected) < (1e-5 if dtype == torch.float32 else 2e-2)
+
+
+def test_large_images_agree_across_threads(threads):
+    """Enough work that more than one thread takes part."""
+    threads(4)
+    case = make_case(PLAIN, 2, (64, 96), group_channels=16, dtype=torch.float32, spread=3, requires_grad=True)
+    output, expected = dcnv3(*case.args), dcnv3_reference(*case.args)
+    grad_output = torch.randn_like(output)
+    assert relative_error(output, expected) < 1e-5
+    for grad, other in zip(gradients(output, case, grad_output), gradients(expected, case, grad_output), strict=True):
+        assert relative_error(grad, other) < 1e-4

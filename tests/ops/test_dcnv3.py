@@ -1,0 +1,261 @@
+"""Values, gradients and errors of the operator, compiled and reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ops_dcnv3 import dcnv3, dcnv3_reference
+from ops_dcnv3.arguments import Geometry
+from tests.ops.cases import (
+    ASYMMETRIC,
+    DEVICES,
+    GOLDENS,
+    gradients,
+    load_golden,
+    make_case,
+    oracle,
+    relative_error,
+)
+
+OPERATORS = [pytest.param(dcnv3, id='compiled'), pytest.param(dcnv3_reference, id='reference')]
+
+GEOMETRIES = {
+    'asymmetric': ASYMMETRIC,
+    'padding_h': Geometry((3, 3), (1, 1), (2, 0), (1, 1), 1, 1.0),
+    'padding_w': Geometry((3, 3), (1, 1), (0, 2), (1, 1), 1, 1.0),
+    'even_dilated': Geometry((2, 4), (2, 3), (1, 2), (3, 1), 3, 0.7),
+    'point': Geometry((1, 1), (1, 1), (0, 0), (1, 1), 2, 2.0),
+    'large_kernel': Geometry((13, 13), (3, 3), (6, 6), (1, 1), 1, 0.3),
+}
+
+
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('name', GEOMETRIES)
+def test_matches_nested_loops(operator, name):
+    case = make_case(GEOMETRIES[name], size=(5, 4) if name != 'large_kernel' else (7, 6))
+    torch.testing.assert_close(operator(*case.args), oracle(case), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-13), (torch.float32, 2e-6)], ids=['fp64', 'fp32'])
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('name', GOLDENS)
+def test_matches_golden(name, operator, dtype, tolerance, device):
+    case, expected = load_golden(name)
+    case = case.to(device, dtype)
+    output = operator(*case.args)
+    grads = gradients(output, case, expected['grad_output'].to(device, dtype))
+    assert relative_error(output, expected['output']) < tolerance
+    for key, grad in zip(('grad_input', 'grad_offset', 'grad_mask'), grads, strict=True):
+        # At exactly integer positions only the compiled operator promises a side for the gradient of the offset.
+        if not (key == 'grad_offset' and 'zero_offset' in name and operator is dcnv3_reference):
+            assert relative_error(grad, expected[key]) < tolerance, key
+
+
+def test_goldens_tell_a_wrong_operator():
+    case, expected = load_golden('dcnv3_core_k3_base')
+    shifted = dcnv3(case.input, case.offset + 1e-3, case.mask, *case.geometry)
+    assert relative_error(shifted, expected['output']) > 1e-5
+    case, expected = load_golden('dcnv3_core_k3_zero_offset')
+    assert not torch.equal(expected['grad_offset'], torch.zeros_like(expected['grad_offset']))
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('group_channels', [1, 2, 3, 4, 7, 8, 15, 16, 20, 32, 33, 48, 70, 300])
+@pytest.mark.parametrize('groups', [1, 3, 20])
+def test_any_channels_per_group(group_channels, groups, device):
+    """Every mixture of packs and remainders, and more groups than one chunk of the plan holds."""
+    geometry = ASYMMETRIC._replace(groups=groups)
+    case = make_case(geometry, batch=1, group_channels=group_channels, requires_grad=True).to(device)
+    grad_output = torch.randn_like(dcnv3_reference(*case.args))
+    output, expected = dcnv3(*case.args), dcnv3_reference(*case.args)
+    assert relative_error(output, expected) < 1e-13
+    grads = zip(gradients(output, case, grad_output), gradients(expected, case, grad_output), strict=True)
+    assert all(relative_error(grad, other) < 1e-13 for grad, other in grads)
+
+
+@pytest.mark.parametrize('operator', OPERATORS)
+def test_gradcheck(operator):
+    case = make_case(batch=1, group_channels=2, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *tensors: operator(*tensors, *case.geometry), case.tensors)
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize(
+    'dtype, tolerance',
+    [(torch.float64, 1e-14), (torch.float32, 5e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)],
+    ids=['fp64', 'fp32', 'bf16', 'fp16'],
+)
+def test_dtypes(dtype, tolerance, operator, device):
+    """Against float64 on the same, already rounded numbers; so the tolerance holds what the operator itself adds."""
+    geometry = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 2, 1.0)
+    case = make_case(geometry, size=(40, 60), group_channels=16, dtype=dtype, requires_grad=True).to(device)
+    exact = case.to(torch.float64)
+    output, expected = operator(*case.args), dcnv3_reference(*exact.args)
+    assert output.dtype == dtype
+    assert relative_error(output, expected) < tolerance
+    grad_output = torch.randn_like(output)
+    for grad, other in zip(
+        gradients(output, case, grad_output), gradients(expected, exact, grad_output.double()), strict=True
+    ):
+        assert grad.dtype == dtype
+        assert relative_error(grad, other) < tolerance
+
+
+@pytest.mark.parametrize('operator', OPERATORS)
+def test_16_bit_positions_are_computed_in_float32(operator):
+    """bfloat16 holds integers to 256 only: far from the origin, positions of its own precision would miss by whole pixels."""
+    geometry = Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1, 1.0)
+    input = torch.arange(600.0).bfloat16().view(1, 1, 600, 1)
+    offset, mask = torch.zeros(1, 1, 600, 2), torch.ones(1, 1, 600, 1)
+    output = operator(input, offset.bfloat16(), mask.bfloat16(), *geometry)
+    torch.testing.assert_close(output, input, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=['bf16', 'fp16'])
+def test_autocast(operator, dtype):
+    case = make_case(dtype=torch.float32)
+    with torch.autocast('cpu', dtype):
+        output = dcnv3(*case.args)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output, dcnv3(*case.to(dtype).args), rtol=0, atol=0)
+    with torch.autocast('cpu', dtype):
+        mixed = dcnv3(case.input.to(dtype), case.offset, case.mask, *case.geometry)
+        double = dcnv3(*make_case(dtype=torch.float64).args)
+    torch.testing.assert_close(mixed, output, rtol=0, atol=0)
+    assert double.dtype == torch.float64
+    assert dcnv3(*case.args).dtype == torch.float32
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_non_contiguous_inputs(device):
+    case = make_case(requires_grad=True).to(device)
+    expected = dcnv3(*case.args)
+    strided = [t.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for t in case.tensors]
+    assert not any(t.is_contiguous() for t in strided)
+    output = dcnv3(*strided, *case.geometry)
+    assert torch.equal(output, expected)
+    grad_output = torch.randn_like(expected).transpose(1, 2).contiguous().transpose(1, 2)
+    for grad, other in zip(
+        torch.autograd.grad(output, strided, grad_output),
+        gradients(expected, case, grad_output.contiguous()),
+        strict=True,
+    ):
+        assert relative_error(grad, other) < 1e-14
+    expanded = dcnv3(case.input[:1].expand(2, -1, -1, -1), case.offset, case.mask, *case.geometry)
+    assert torch.equal(expanded, dcnv3(case.input[:1].repeat(2, 1, 1, 1), case.offset, case.mask, *case.geometry))
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('batch', [0, 1, 33])
+def test_batch_sizes(operator, batch, device):
+    case = make_case(batch=batch, requires_grad=True).to(device)
+    output = operator(*case.args)
+    assert output.shape == (batch, *case.geometry.output_size(5, 4), 6)
+    output.sum().backward()
+    assert all(t.grad.shape == t.shape for t in case.tensors)
+    if batch > 1:
+        last = operator(*(t[-1:] for t in case.tensors), *case.geometry)
+        torch.testing.assert_close(output[-1:], last, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize('wanted', [(True, False, False), (False, True, False), (False, False, True), (False, True, True)])
+def test_gradients_only_where_needed(wanted):
+    case = make_case()
+    for tensor, needed in zip(case.tensors, wanted, strict=True):
+        tensor.requires_grad_(needed)
+    full = make_case(requires_grad=True)
+    dcnv3(*case.args).sum().backward()
+    dcnv3(*full.args).sum().backward()
+    for tensor, needed, other in zip(case.tensors, wanted, full.tensors, strict=True):
+        assert (tensor.grad is not None) == needed
+        if needed:
+            assert torch.equal(tensor.grad, other.grad)
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), float('-inf'), 1e30, -1e30, 3e9, -3e9, 60000.0])
+def test_wild_offsets_sample_nothing(value, dtype, operator, device):
+    case = make_case(dtype=dtype).to(device)
+    offset = case.offset.clone()
+    offset[:, 0, 0] = value
+    wild = type(case)(case.input, offset, case.mask, case.geometry)
+    for tensor in wild.tensors:
+        tensor.requires_grad_()
+    output = operator(*wild.args)
+    assert torch.all(output[:, 0, 0] == 0)
+    torch.testing.assert_close(output[:, 1:], operator(*case.args)[:, 1:], rtol=0, atol=0)
+    assert output[:, 1:].abs().max() > 0
+    output.sum().backward()
+    assert all(torch.isfinite(t.grad).all() for t in wild.tensors)
+    assert torch.all(wild.offset.grad[:, 0, 0] == 0) and torch.all(wild.mask.grad[:, 0, 0] == 0)
+
+
+def test_infinite_pixels_stay_where_they_are():
+    """A sample beyond the border reads no pixel, not even with weight zero: zero times infinity would be NaN."""
+    case = make_case(Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1, 1.0), batch=1, group_channels=1)
+    case.input[0, 0, 0] = float('inf')
+    offset = torch.full_like(case.offset, 100.0)
+    assert torch.all(dcnv3(case.input, offset, case.mask, *case.geometry) == 0)
+
+
+def _arguments(**changes):
+    case = make_case(dtype=torch.float32)
+    arguments = dict(zip(('input', 'offset', 'mask'), case.tensors, strict=True)) | case.geometry._asdict()
+    return arguments | {
+        key: change(arguments[key]) if callable(change) else change for key, change in changes.items()
+    }
+
+
+ERRORS = {
+    'rank of input': (dict(input=lambda t: t[0]), r'input must have 4 dimensions \(N, H, W, C\), got 3 with shape \(5, 4, 6\)'),
+    'rank of offset': (dict(offset=lambda t: t.flatten()), 'offset must have 4 dimensions'),
+    'rank of mask': (dict(mask=lambda t: t[..., None]), 'mask must have 4 dimensions'),
+    'channels': (dict(groups=4), 'channels of input must be a positive multiple of groups=4, got 6'),
+    'no channels': (dict(input=lambda t: t[..., :0]), 'channels of input must be a positive multiple of groups=2, got 0'),
+    'offset': (dict(offset=lambda t: t[..., :-1]), r'offset must have shape .*kernel_w\*2\) = \(2, 2, 3, 24\), got \(2, 2, 3, 23\)'),
+    'mask': (dict(mask=lambda t: t[:, 1:]), r'mask must have shape .* = \(2, 2, 3, 12\), got \(2, 1, 3, 12\)'),
+    'batch of mask': (dict(mask=lambda t: t[1:]), r'mask must have shape'),
+    'empty output': (dict(kernel_size=(9, 2)), r'kernel_size=\(9, 2\).* output of -\d+x3 for an input of 5x4'),
+    'dtype of offset': (dict(offset=lambda t: t.double()), 'offset must have the dtype of input, torch.float32, got torch.float64'),
+    'dtype of mask': (dict(mask=lambda t: t.half()), 'mask must have the dtype of input'),
+    'integers': (dict(input=lambda t: t.long()), 'input must have one of the dtypes torch.float64.*, got torch.int64'),
+    'device': (dict(mask=lambda t: t.to('meta')), 'mask must be on the device of input, cpu, got meta'),
+    'kernel 0': (dict(kernel_size=0), 'kernel_size must be an int >= 1 or a pair .* got 0'),
+    'kernel pair': (dict(kernel_size=(3, 0)), r'kernel_size must be .* got \(3, 0\)'),
+    'kernel triple': (dict(kernel_size=(3, 3, 3)), r'kernel_size must be .* got \(3, 3, 3\)'),
+    'kernel float': (dict(kernel_size=3.0), 'kernel_size must be an int'),
+    'stride 0': (dict(stride=(0, 1)), r'stride must be .* got \(0, 1\)'),
+    'dilation 0': (dict(dilation=0), 'dilation must be an int >= 1'),
+    'padding': (dict(padding=-1), 'padding must be an int >= 0 .* got -1'),
+    'groups 0': (dict(groups=0), 'groups must be an int >= 1, got 0'),
+    'offset_scale': (dict(offset_scale=float('nan')), 'offset_scale must be a finite number, got nan'),
+}
+
+
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('name', ERRORS)
+def test_errors_name_argument_value_and_expectation(operator, name):
+    changes, message = ERRORS[name]
+    with pytest.raises(ValueError, match=f'dcnv3: .*{message}'):
+        operator(**_arguments(**changes))
+    operator(**_arguments())
+
+
+@pytest.mark.parametrize(
+    'name', ['rank of input', 'channels', 'offset', 'mask', 'empty output', 'dtype of offset', 'integers', 'stride 0', 'groups 0']
+)
+def test_the_bare_operator_checks_too(name):
+    """torch.ops.dcnv3.forward can be called without the wrapper and must not read out of bounds."""
+    changes, _ = ERRORS[name]
+    as_pair = lambda value: (value, value) if isinstance(value, int) else value  # noqa: E731
+    arguments = _arguments(**changes)
+    pairs = {key: as_pair(arguments[key]) for key in ('kernel_size', 'stride', 'padding', 'dilation')}
+    with pytest.raises(RuntimeError, match='dcnv3'):
+        torch.ops.dcnv3.forward(*(arguments | pairs).values())

@@ -1,0 +1,90 @@
+"""The DCNv3 layer around the operator."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ops_dcnv3 import DCNv3, DCNv3_pytorch
+
+OPTIONS = {
+    'default': dict(),
+    'kernel_5': dict(kernel_size=5, padding=2),
+    'dilated': dict(dilation=2, padding=2),
+    'wide_depthwise': dict(dw_kernel_size=7),
+    'scaled': dict(offset_scale=2.0, center_feature_scale=True),
+    'batch_norm': dict(norm_layer='BN', act_layer='ReLU'),
+}
+
+
+@pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
+def test_compiled_and_reference_share_parameters_and_results(options):
+    torch.manual_seed(0)
+    layer, other = (cls(24, 3, **options).double() for cls in (DCNv3, DCNv3_pytorch))
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    other.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 7, 6, 24, dtype=torch.float64)
+    output = layer(x)
+    assert output.shape == x.shape and output.is_contiguous()
+    torch.testing.assert_close(output, other(x), rtol=0, atol=1e-11)
+
+
+def test_fresh_layer_averages_a_regular_grid():
+    layer = DCNv3(16, 2)
+    for name in ('offset', 'mask'):
+        assert not any(p.any() for p in getattr(layer, name).parameters())
+    x = torch.randn(1, 5, 5, 16)
+    projected = layer.input_proj(x).permute(0, 3, 1, 2)
+    average = nn.functional.avg_pool2d(projected, 3, stride=1, padding=1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(layer(x), layer.output_proj(average), rtol=1e-4, atol=1e-5)
+
+
+def test_published_parameter_names():
+    names = {name: tuple(p.shape) for name, p in DCNv3(64, 4, center_feature_scale=True).named_parameters()}
+    assert names == {
+        'center_feature_scale_proj_weight': (4, 64),
+        'center_feature_scale_proj_bias': (4,),
+        'dw_conv.0.weight': (64, 1, 3, 3),
+        'dw_conv.0.bias': (64,),
+        'dw_conv.1.1.weight': (64,),
+        'dw_conv.1.1.bias': (64,),
+        'offset.weight': (72, 64),
+        'offset.bias': (72,),
+        'mask.weight': (36, 64),
+        'mask.bias': (36,),
+        'input_proj.weight': (64, 64),
+        'input_proj.bias': (64,),
+        'output_proj.weight': (64, 64),
+        'output_proj.bias': (64,),
+    }
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_trains(dtype):
+    layer = DCNv3(32, 2, center_feature_scale=True)
+    x = torch.randn(1, 6, 6, 32)
+    with torch.autocast('cpu', dtype):
+        output = layer(x)
+    output.float().sum().backward()
+    assert output.dtype == dtype
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in layer.parameters())
+    torch.testing.assert_close(output.float(), layer(x), rtol=5e-2, atol=5e-2)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(groups=5), 'multiple of groups=5, got 32'),
+        (dict(groups=0), 'groups=0'),
+        (dict(kernel_size=5), 'padding must preserve the size.*padding=1, dilation=1, kernel_size=5'),
+        (dict(kernel_size=2), 'padding must preserve the size'),
+        (dict(dw_kernel_size=4), 'dw_kernel_size must be odd and positive, got 4'),
+        (dict(norm_layer='GN'), "norm_layer must be one of LN, BN, got 'GN'"),
+        (dict(act_layer='Tanh'), "act_layer must be one of GELU, ReLU, SiLU, got 'Tanh'"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        DCNv3(**(dict(channels=32, groups=2) | options))
