@@ -1,7 +1,7 @@
 # Every target works in .venv, which tools/setup_env.py makes, completes and, where nothing is missing, leaves alone.
 # `make TARGET PYTHON=/path/to/python` works in that environment instead and installs nothing.
 
-find_python = $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+find_python = $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 .venv/bin/python; do \
 	$$p tools/setup_env.py --probe 2>/dev/null && echo $$p && break; done)
 PYTHON_BOOTSTRAP ?= $(or $(find_python),python3)
 JOBS ?= 2

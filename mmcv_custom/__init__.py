@@ -1,12 +1,15 @@
 """What detection and segmentation share: the InternImage backbone and its training tools, registered in MMEngine.
 
-Importing the package also makes MMEngine read checkpoints safely, see :func:`mmcv_custom.checkpoint.register_safe_loader`.
+Importing the package also makes MMEngine read checkpoints safely (:func:`mmcv_custom.checkpoint.register_safe_loader`)
+and count the FLOPs of DCNv3 (:mod:`mmcv_custom.complexity`).
 """
 
 from .checkpoint import register_safe_loader
+from .complexity import register_complexity
 from .internimage import InternImage
 from .layer_decay import CustomLayerDecayOptimizerConstructor
 
 __all__ = ['CustomLayerDecayOptimizerConstructor', 'InternImage']
 
+register_complexity()
 register_safe_loader()

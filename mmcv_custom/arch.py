@@ -20,7 +20,8 @@ class Arch:
         depths: Blocks per stage.
         groups: DCNv3 groups per stage.
         mlp_ratio: Hidden width of the MLPs over their input's.
-        norm_layer: ``'LN'`` or ``'BN'``, in the stem, between the stages and in DCNv3's depth-wise branch. All others are LN.
+        norm_layer: ``'LN'`` or ``'BN'``, in the stem, between the stages and in DCNv3's depth-wise branch. All others
+            are LN.
         act_layer: ``'GELU'``, ``'ReLU'`` or ``'SiLU'``.
         layer_scale: First value of the learned factors on the residual branches; ``None`` for no such factors.
         offset_scale: Factor on DCNv3's grid and offsets.
@@ -58,12 +59,14 @@ class Arch:
         if len(self.groups) != 4 or min(self.groups) < 1:
             raise ValueError(f'groups must be four positive ints, one per stage, got {self.groups}')
         if self.channels < 2 or self.channels % 2:
-            raise ValueError(f'channels must be even and positive (the stem begins with half of them), got {self.channels}')
+            raise ValueError(
+                f'channels must be even and positive (the stem begins with half of them), got {self.channels}'
+            )
         for width, groups in zip(self.widths, self.groups, strict=True):
             if width % groups:
                 raise ValueError(f'groups={tuple(self.groups)} must divide the widths {self.widths} of the stages')
         if self.core_op not in CORE_OPS:
-            raise ValueError(f"core_op must be one of {', '.join(CORE_OPS)}, got {self.core_op!r}")
+            raise ValueError(f'core_op must be one of {", ".join(CORE_OPS)}, got {self.core_op!r}')
         if self.res_post_norm and self.layer_scale is not None:
             raise ValueError(
                 f'res_post_norm=True needs layer_scale=None, got layer_scale={self.layer_scale}: '
@@ -92,15 +95,17 @@ class Arch:
             TypeError: No such option.
         """
         if name not in PRESETS:
-            raise ValueError(f"arch must be one of {', '.join(PRESETS)}, got {name!r}")
+            raise ValueError(f'arch must be one of {", ".join(PRESETS)}, got {name!r}')
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(overrides) - set(known))
         if unknown:
-            raise TypeError(f"InternImage got the unknown keyword {unknown[0]!r}; its architecture knows {', '.join(known)}")
+            raise TypeError(
+                f'InternImage got the unknown keyword {unknown[0]!r}; its architecture knows {", ".join(known)}'
+            )
         return replace(PRESETS[name], **overrides)
 
 
-# The settings of the official configs. Tiny to large follow the paper's rules where tests/models/test_scaling.py says so.
+# The settings of the official configs. How far they follow the paper's rules: tests/models/test_scaling.py.
 PRESETS: dict[str, Arch] = {
     'tiny': Arch(),
     'small': Arch(channels=80, depths=(4, 4, 21, 4), groups=(5, 10, 20, 40), post_norm=True),

@@ -117,11 +117,13 @@ class Block(nn.Module):
 class Stage(nn.Module):
     """Blocks of one resolution, then the step to the next.
 
-    (N, H, W, C) -> the stage's features (N, H, W, C) and the next stage's input (N, H/2, W/2, 2C); the last stage, which has
-    no next, returns its features twice.
+    (N, H, W, C) -> the stage's features (N, H, W, C) and the next stage's input (N, H/2, W/2, 2C); the last, which
+    has no next, returns its features twice.
     """
 
-    def __init__(self, arch: Arch, stage: int, drop_rate: float, drop_path_rates: Sequence[float], with_cp: bool) -> None:
+    def __init__(
+        self, arch: Arch, stage: int, drop_rate: float, drop_path_rates: Sequence[float], with_cp: bool
+    ) -> None:
         super().__init__()
         channels = arch.widths[stage]
         self.blocks = nn.ModuleList(Block(arch, stage, drop_rate, rate, with_cp) for rate in drop_path_rates)
@@ -145,8 +147,8 @@ class Stage(nn.Module):
 def internimage_layer_depth(param_name: str, depths: Sequence[int]) -> int:
     """Id of a backbone parameter's layer for layer-wise learning rates: 0 the stem, then one per block.
 
-    As in the official schedules: the norm and the downsampling after a stage count with the first block of the next stage
-    (after the last, with that stage's own first block), and the k-th of the ``post_norms`` with block k.
+    As in the official schedules: the norm and the downsampling after a stage count with the first block of the next
+    stage (after the last, with that stage's own first block), and the k-th of the ``post_norms`` with block k.
 
     Args:
         param_name: Name within the backbone, such as ``levels.2.blocks.3.mlp.fc1.weight``.
@@ -171,8 +173,8 @@ class InternImage(BaseModule):
     """InternImage, a backbone of DCNv3 blocks with features at strides 4, 8, 16 and 32.
 
     Args:
-        arch: Published setting to start from: tiny, small, base, large, xlarge, huge or giant. The further keywords replace
-            single options of it.
+        arch: Published setting to start from: tiny, small, base, large, xlarge, huge or giant. The further keywords
+            replace single options of it.
         out_indices: Stages whose features are returned, of 0, 1, 2, 3.
         drop_path_rate: Stochastic depth, the rate of the last block.
         drop_path_type: ``'linear'``: rates grow from 0 over the blocks; ``'uniform'``: all blocks have the same.
@@ -182,7 +184,8 @@ class InternImage(BaseModule):
         in_channels: Channels of the image.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` reads official and converted checkpoints, see
             :func:`mmcv_custom.checkpoint.load_pretrained_backbone`; anything else is MMEngine's.
-        **arch_options: Any of :class:`mmcv_custom.arch.Arch`, among them ``channels``, ``depths``, ``groups``, ``core_op``.
+        **arch_options: Any of :class:`mmcv_custom.arch.Arch`, among them ``channels``, ``depths``, ``groups``,
+            ``core_op``.
 
     Raises:
         TypeError: Unknown keyword.
@@ -279,8 +282,8 @@ class InternImage(BaseModule):
 
         Args:
             param_name: Name of a parameter of the model that holds this backbone.
-            prefix: What that model puts before this backbone's names, such as ``'backbone.'``. A name without it belongs to
-                the head, which is the last layer.
+            prefix: What that model puts before this backbone's names, such as ``'backbone.'``. A name without it
+                belongs to the head, which is the last layer.
         """
         num_layers = sum(self.arch.depths) + 2
         if not param_name.startswith(prefix):

@@ -38,14 +38,12 @@ def stack(channels: int, group_channels: int, depth: int, depth_stage3: int) -> 
     return Shape(widths, tuple(width // group_channels for width in widths), (depth, depth, depth_stage3, depth))
 
 
-def scale(
-    phi: float, channels: int = 64, group_channels: int = 16, depth: int = 4, depth_stage3: int = 18
-) -> Shape:
+def scale(phi: float, channels: int = 64, group_channels: int = 16, depth: int = 4, depth_stage3: int = 18) -> Shape:
     """The scaling rules (Sec. 3.3): an origin model grown by phi steps, each of about twice the FLOPs.
 
-    The total depth D = 3 L_1 + L_3 becomes alpha^phi D and the width beta^phi C_1, with alpha = 1.09 and beta = 1.36. The paper
-    does not say how to round: here the width goes to the nearest multiple of C', L_1 and D to the nearest integer, and stage 3
-    takes what L_1 leaves of D.
+    The total depth D = 3 L_1 + L_3 becomes alpha^phi D and the width beta^phi C_1, with alpha = 1.09 and beta = 1.36.
+    The paper does not say how to round: here the width goes to the nearest multiple of C', L_1 and D to the nearest
+    integer, and stage 3 takes what L_1 leaves of D.
 
     Args:
         phi: Number of steps, at least 0.

@@ -1,7 +1,8 @@
 """How the CUDA library is compiled: one nvcc command, for ``setup.py`` and for the check that needs no GPU.
 
-torch's own CUDAExtension is no help here: it links the CUDA build of torch, and the stable ABI needs none of its libraries.
-Imports nothing of this package but its neighbours by path, because ``setup.py`` runs this file before the package exists.
+torch's own CUDAExtension is no help here: it links the CUDA build of torch, and the stable ABI needs none of its
+libraries. Imports nothing of this package but its neighbours by path, because ``setup.py`` runs this file before the
+package exists.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def cuda_archs() -> list[str]:
     archs: list[str] = []
     for entry in re.split(r'[;,\s]+', text.strip()):
         if not re.fullmatch(r'\d+\.\d[a-f]?(\+PTX)?', entry):
-            raise ValueError(f"TORCH_CUDA_ARCH_LIST must hold entries such as 8.0 or 9.0+PTX, got {entry!r} in {text!r}")
+            raise ValueError(
+                f'TORCH_CUDA_ARCH_LIST must hold entries such as 8.0 or 9.0+PTX, got {entry!r} in {text!r}'
+            )
         archs.append(entry.removesuffix('+PTX'))
         if entry.endswith('+PTX'):
             archs.append(entry)

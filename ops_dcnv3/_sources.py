@@ -1,7 +1,7 @@
 """The C++ and CUDA sources of the operator and their fingerprint.
 
-Standard library only: ``setup.py`` runs this file before the package can be imported, so that the fingerprint compiled into
-a library and the one computed from the files at run time come from the same lines.
+Standard library only: ``setup.py`` runs this file before the package can be imported, so that the fingerprint compiled
+into a library and the one computed from the files at run time come from the same lines.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Loads the compiled libraries and tells what they hold.
 
-``_cpu`` also holds the operator's schemas, so without it nothing is registered. ``_cuda`` only adds kernels to them and is
-loaded only where torch can use a CUDA device.
+``_cpu`` also holds the operator's schemas, so without it nothing is registered. ``_cuda`` only adds kernels to them and
+is loaded only where torch can use a CUDA device.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def warn_about_fallback(device_type: str) -> None:
     _has_warned = True
     reason = f' ({"; ".join(_errors)})' if _errors else ''
     warnings.warn(
-        f'ops_dcnv3 has no compiled kernel for {device_type} tensors{reason} and uses the much slower PyTorch reference. '
-        f'To build it: {BUILD_COMMAND}',
+        f'ops_dcnv3 has no compiled kernel for {device_type} tensors{reason} and uses the much slower PyTorch '
+        f'reference. To build it: {BUILD_COMMAND}',
         stacklevel=3,
     )
 
@@ -73,10 +73,10 @@ def describe() -> dict[str, Any]:
     """What is built and loaded, as JSON-able data.
 
     Returns:
-        ``build_command``; ``source_hash`` of the sources present (None where they are not shipped); ``errors`` of loading;
-        ``cpu``: None or path, source_hash, stale, isas (instruction sets it holds), isa (the one this machine runs);
-        ``cuda``: None or path, source_hash, stale, archs, loaded. A CUDA library that is built but cannot be loaded here
-        shows its path and nothing else.
+        ``build_command``; ``source_hash`` of the sources present (None where they are not shipped); ``errors`` of
+        loading; ``cpu``: None or path, source_hash, stale, isas (instruction sets it holds), isa (the one this machine
+        runs); ``cuda``: None or path, source_hash, stale, archs, loaded. A CUDA library that is built but cannot be
+        loaded here shows its path and nothing else.
     """
     present_hash = source_hash()
 

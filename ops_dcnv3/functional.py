@@ -14,7 +14,7 @@ from . import extension
 from .arguments import Geometry, IntOrPair, Pair, check_geometry, check_tensors
 from .reference import sample_with_grid
 
-# Multiply-adds per output channel and sampling point: four corners and the modulation, the rule of the official FLOP script.
+# Multiply-adds per output channel and sampling point: four corners and the modulation, as official FLOP counts have it.
 MACS_PER_SAMPLE = 5
 
 
@@ -31,16 +31,16 @@ def dcnv3(
 ) -> Tensor:
     """Deformable convolution v3 (InternImage, https://arxiv.org/abs/2211.05778, Eq. 2), without its linear projections.
 
-    Every output pixel is, per group, a weighted sum of P = kernel_h * kernel_w bilinear samples of the input, at a regular
-    grid displaced by learned offsets. Outside the image the input counts as zero; a sample at least one pixel outside, or at
-    a position that is not finite, contributes nothing and receives no gradient.
+    Every output pixel is, per group, a weighted sum of P = kernel_h * kernel_w bilinear samples of the input, at a
+    regular grid displaced by learned offsets. Outside the image the input counts as zero; a sample at least one pixel
+    outside, or at a position that is not finite, contributes nothing and receives no gradient.
 
-    Runs on compiled CPU and CUDA kernels, and on :func:`dcnv3_reference` (with one warning) where those are not built or the
-    environment variable ``DCNV3_FORCE_REFERENCE=1`` was set at import. Under autocast all three tensors take its dtype.
-    Differentiable once.
+    Runs on compiled CPU and CUDA kernels, and on :func:`dcnv3_reference` (with one warning) where those are not built
+    or the environment variable ``DCNV3_FORCE_REFERENCE=1`` was set at import. Under autocast all three tensors take its
+    dtype. Differentiable once.
 
     Args:
-        input: (N, H, W, C), float64, float32, bfloat16 or float16; group g owns channels g*C/groups to (g+1)*C/groups - 1.
+        input: (N, H, W, C), float64, float32, bfloat16 or float16; group after group along C.
         offset: (N, H_out, W_out, groups*P*2): per group and point a pair (x, y), in input pixels.
         mask: (N, H_out, W_out, groups*P): the weights, used as they are. Points are ordered w-outer, h-inner.
         kernel_size: Shape of the grid, an int or a pair (h, w).
@@ -51,10 +51,12 @@ def dcnv3(
         offset_scale: Factor on the grid, around its middle, and on the offsets.
 
     Returns:
-        (N, H_out, W_out, C) with H_out = (H + 2*padding - dilation*(kernel - 1) - 1) // stride + 1, in the dtype of the input.
+        (N, H_out, W_out, C) with H_out = (H + 2*padding - dilation*(kernel - 1) - 1) // stride + 1, in the dtype of the
+        input.
 
     Raises:
-        ValueError: A rank, shape, dtype, device or number does not fit; the message names argument, value and expectation.
+        ValueError: A rank, shape, dtype, device or number does not fit; the message names argument, value and
+            expectation.
         RuntimeError: A second derivative is asked for.
 
     Example:

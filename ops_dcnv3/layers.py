@@ -24,11 +24,13 @@ class ToChannelsLast(nn.Module):
         return x.permute(0, 2, 3, 1)
 
 
-def build_norm(kind: str, channels: int, channels_first_in: bool = False, channels_first_out: bool = False) -> nn.Sequential:
+def build_norm(
+    kind: str, channels: int, channels_first_in: bool = False, channels_first_out: bool = False
+) -> nn.Sequential:
     """A norm over the channels, between the permutations that its input and output layouts call for.
 
-    The permutations have no parameters but take a place in the Sequential: published parameter names such as ``norm.1.weight``
-    depend on it.
+    The permutations have no parameters but take a place in the Sequential: published parameter names such as
+    ``norm.1.weight`` depend on it.
 
     Args:
         kind: ``'LN'`` (LayerNorm, eps 1e-6) or ``'BN'`` (BatchNorm2d).
@@ -40,7 +42,7 @@ def build_norm(kind: str, channels: int, channels_first_in: bool = False, channe
         ValueError: ``kind`` is neither.
     """
     if kind not in NORM_LAYERS:
-        raise ValueError(f"norm_layer must be one of {', '.join(NORM_LAYERS)}, got {kind!r}")
+        raise ValueError(f'norm_layer must be one of {", ".join(NORM_LAYERS)}, got {kind!r}')
     norm_is_channels_first = kind == 'BN'
     norm = nn.BatchNorm2d(channels) if norm_is_channels_first else nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
     return nn.Sequential(
@@ -59,5 +61,5 @@ def _permutation(from_channels_first: bool, to_channels_first: bool) -> list[nn.
 def build_activation(name: str) -> nn.Module:
     """The activation called ``name``: GELU (exact), ReLU or SiLU. ValueError for any other name."""
     if name not in ACTIVATIONS:
-        raise ValueError(f"act_layer must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+        raise ValueError(f'act_layer must be one of {", ".join(ACTIVATIONS)}, got {name!r}')
     return ACTIVATIONS[name]()

@@ -16,8 +16,8 @@ from .reference import dcnv3_reference
 class DCNv3(nn.Module):
     """Deformable convolution v3 (InternImage, https://arxiv.org/abs/2211.05778, Sec. 3.1).
 
-    A depth-wise convolution of the input predicts, per pixel and group, the offsets of the sampling points and their softmax
-    weights; the operator samples the projected input there.
+    A depth-wise convolution of the input predicts, per pixel and group, the offsets of the sampling points and their
+    softmax weights; the operator samples the projected input there.
 
     Args:
         channels: Number of channels C of input and output.
@@ -32,8 +32,8 @@ class DCNv3(nn.Module):
         center_feature_scale: Blend the sampled features with the projected input, by a learned weight per group.
 
     Raises:
-        ValueError: ``channels`` is no multiple of ``groups``, the padding changes the size, or a kernel is even where that
-            would.
+        ValueError: ``channels`` is no multiple of ``groups``, the padding changes the size, or a kernel is even where
+            that would.
 
     Example:
         >>> layer = DCNv3(channels=64, groups=4)
@@ -102,7 +102,8 @@ class DCNv3(nn.Module):
     def extra_repr(self) -> str:
         return (
             f'channels={self.channels}, groups={self.groups}, kernel_size={self.kernel_size}, padding={self.padding}, '
-            f'dilation={self.dilation}, offset_scale={self.offset_scale}, center_feature_scale={self.center_feature_scale}'
+            f'dilation={self.dilation}, offset_scale={self.offset_scale}, '
+            f'center_feature_scale={self.center_feature_scale}'
         )
 
     def forward(self, input: Tensor) -> Tensor:

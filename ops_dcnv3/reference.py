@@ -22,8 +22,8 @@ def dcnv3_reference(
 ) -> Tensor:
     """Same arguments, result and errors as :func:`ops_dcnv3.dcnv3`, in plain PyTorch.
 
-    Runs on any device, can be traced, exported and differentiated. Slow: it stores every sample of every point. 16-bit inputs
-    are sampled in float32, because they cannot hold a pixel position; float64 stays float64.
+    Runs on any device, can be traced, exported and differentiated. Slow: it stores every sample of every point. 16-bit
+    inputs are sampled in float32, because they cannot hold a pixel position; float64 stays float64.
     """
     geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
     check_tensors(input, offset, mask, geometry)
@@ -39,7 +39,8 @@ def sample_with_grid(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geom
 
     offset = offset.to(dtype).view(batch, rows, columns, groups, points, 2)
     x, y = _sampling_positions(offset, geometry)
-    # Also false for NaN. Positions outside move to one fixed place off the image, so that nothing is computed with NaN or inf.
+    # Also false for NaN. Positions outside move to one fixed place off the image, so that nothing is computed with NaN
+    # or inf.
     inside = (x > -1) & (x < width) & (y > -1) & (y < height)
     x = torch.where(inside, x, -2.0)
     y = torch.where(inside, y, -2.0)
@@ -60,8 +61,8 @@ def sample_with_grid(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geom
 def _sampling_positions(offset: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Pixel positions (x, y) of all samples, each (N, H_out, W_out, G, P), for offsets (N, H_out, W_out, G, P, 2).
 
-    Points are ordered w-outer, h-inner. ``offset_scale`` stretches the dilated grid around its floor-middle and the learned
-    offsets, but not the place of the grid.
+    Points are ordered w-outer, h-inner. ``offset_scale`` stretches the dilated grid around its floor-middle and the
+    learned offsets, but not the place of the grid.
     """
     rows, columns = offset.shape[1:3]
 

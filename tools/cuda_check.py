@@ -1,4 +1,5 @@
-"""Compiles the CUDA library for sm_80 and sm_90 with warnings as errors; needs nvcc but neither a GPU nor a CUDA build of torch.
+"""Compiles the CUDA library for sm_80 and sm_90 with warnings as errors; needs nvcc but neither a GPU nor a CUDA build
+of torch.
 
 Run it as ``make cuda-check``. Without nvcc it says so and exits with 0, because there is nothing to check with.
 """
@@ -26,7 +27,8 @@ def main() -> int:
         if status:
             print('cuda-check: FAILED, see the messages of nvcc above', file=sys.stderr)
             return 1
-        print(f'cuda-check: compiled for {", ".join(ARCHS)} without a warning ({library.stat().st_size // 1024} KiB, {nvcc})')
+        size = library.stat().st_size // 1024
+        print(f'cuda-check: compiled for {", ".join(ARCHS)} without a warning ({size} KiB, {nvcc})')
     return 0
 
 

@@ -120,15 +120,15 @@ def set_up(venv):
     Raises:
         SetupError: Something is missing that pip cannot bring, or a step failed.
     """
-    due = [step for step in STEPS if not is_done(step, venv)]
-    if not due:
-        return
     require_python()
+    if has_interpreter(venv) and not due_steps(venv):
+        return
     require_venv_module()
     require_compiler()
     print(f'Setting up {venv}', flush=True)
     ensure_venv(venv)
     remove_fragments(venv)
+    due = due_steps(venv)
     for number, step in enumerate(due, 1):
         print(f'[{number}/{len(due)}] {step.announcement}', flush=True)
         digest = digest_of(step)
@@ -140,9 +140,13 @@ def set_up(venv):
     print('Set-up is complete', flush=True)
 
 
-def is_done(step, venv):
+def due_steps(venv):
+    return [step for step in STEPS if not (is_as_stamped(step, venv) and step.is_present(venv))]
+
+
+def is_as_stamped(step, venv):
     stamp = stamp_of(step, venv)
-    return stamp.exists() and stamp.read_text() == digest_of(step) and step.is_present(venv)
+    return stamp.exists() and stamp.read_text() == digest_of(step)
 
 
 def stamp_of(step, venv):
@@ -171,10 +175,15 @@ def require_compiler():
 
 
 def ensure_venv(venv):
-    if not (python_of(venv).exists() and (venv / 'bin' / 'activate').exists()):
+    if not has_interpreter(venv):
         run([sys.executable, '-m', 'venv', '--clear', venv], venv)
     elif 'pip' not in installed(venv):
         run([python_of(venv), '-m', 'ensurepip', '--upgrade'], venv)
+
+
+def has_interpreter(venv):
+    """Whether `python -m venv` got through; its link to the interpreter may have lost its target since."""
+    return python_of(venv).exists() and (venv / 'bin' / 'activate').exists()
 
 
 def python_of(venv):
@@ -271,7 +280,8 @@ def run(command, venv):
 
 def succeeds(code, venv):
     command = [str(python_of(venv)), '-c', code]
-    return subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=str(venv)) == 0
+    quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+    return subprocess.call(command, cwd=str(venv), env=environment(venv), **quiet) == 0
 
 
 def explain(output):
@@ -287,7 +297,7 @@ def environment(venv):
     variables = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK='1')
     variables['PATH'] = os.pathsep.join([str(venv / 'bin'), os.environ.get('PATH', os.defpath)])  # for ninja
     variables.setdefault('MAX_JOBS', str(os.cpu_count()))
-    if build_rules()['find_nvcc']() is None:  # mmcv wants to be compiled for CUDA wherever a GPU is visible
+    if build_rules()['find_nvcc']() is None:  # mmcv asks for nvcc wherever a GPU is visible
         variables['CUDA_VISIBLE_DEVICES'] = ''
     return variables
 
@@ -307,7 +317,10 @@ STEPS = (
         arguments=('--no-build-isolation', '--no-deps', '-r', ONEDL),
         inputs=onedl_inputs,
         is_present=has_pins(ONEDL),
-        trial='import torch, mmcv._ext',
+        trial=(
+            'import torch; from mmcv.ops import get_compiling_cuda_version as cuda; '
+            'assert not torch.cuda.is_available() or cuda() != "not available"'
+        ),
     ),
     Step(
         name='project',

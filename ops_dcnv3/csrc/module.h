@@ -1,5 +1,5 @@
-// An importable module without functions: importing it loads the library, whose static initialisers register the operators. Its
-// constants tell what the library holds.
+// An importable module without functions: importing it loads the library, whose static initialisers register the
+// operators. Its constants tell what the library holds.
 #pragma once
 
 #define PY_SSIZE_T_CLEAN

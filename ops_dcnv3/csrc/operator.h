@@ -1,4 +1,5 @@
-// What the CPU and the CUDA file need of torch, through its stable ABI only: argument checks, allocation, dispatch by dtype.
+// What the CPU and the CUDA file need of torch, through its stable ABI only: argument checks, allocation, dispatch by
+// dtype.
 #pragma once
 
 #include <cstdint>
@@ -37,30 +38,32 @@ template <typename scalar_t>
 using acc_t = typename Accumulator<scalar_t>::type;
 
 inline Axis make_axis(
-    const char* name, int64_t size, const Ints& kernel, const Ints& stride, const Ints& padding, const Ints& dilation, int i) {
+    const char* name, int64_t size, const Ints& kernel, const Ints& stride, const Ints& padding, const Ints& dilation,
+    int i) {
   constexpr int64_t limit = std::numeric_limits<int32_t>::max();
   for (const int64_t value : {size, kernel[i], stride[i], padding[i], dilation[i]}) {
     STD_TORCH_CHECK(value < limit / 4, "dcnv3: ", value, " is too large for the geometry of the ", name);
   }
   const int64_t room = size + 2 * padding[i] - (dilation[i] * (kernel[i] - 1) + 1);
-  STD_TORCH_CHECK(room >= 0, "dcnv3: the output has no ", name, " for an input of ", size, " and a kernel of ", kernel[i]);
-  return Axis{
-      static_cast<int32_t>(size),      static_cast<int32_t>(room / stride[i] + 1), static_cast<int32_t>(kernel[i]),
-      static_cast<int32_t>(stride[i]), static_cast<int32_t>(padding[i]),           static_cast<int32_t>(dilation[i])};
+  STD_TORCH_CHECK(
+      room >= 0, "dcnv3: the output has no ", name, " for an input of ", size, " and a kernel of ", kernel[i]);
+  return Axis{static_cast<int32_t>(size),       static_cast<int32_t>(room / stride[i] + 1),
+              static_cast<int32_t>(kernel[i]),  static_cast<int32_t>(stride[i]),
+              static_cast<int32_t>(padding[i]), static_cast<int32_t>(dilation[i])};
 }
 
 inline void check_shape(const char* name, const Tensor& tensor, const Params& p, int64_t last) {
   STD_TORCH_CHECK(
-      tensor.dim() == 4 && tensor.size(0) == p.batch && tensor.size(1) == p.y.out_size && tensor.size(2) == p.x.out_size &&
-          tensor.size(3) == last,
+      tensor.dim() == 4 && tensor.size(0) == p.batch && tensor.size(1) == p.y.out_size &&
+          tensor.size(2) == p.x.out_size && tensor.size(3) == last,
       "dcnv3: ", name, " must have shape (", p.batch, ", ", p.y.out_size, ", ", p.x.out_size, ", ", last, ")");
 }
 
-// The Python wrapper has checked all this with better messages; here it guards direct calls of the operator against reading out
-// of bounds.
+// The Python wrapper has checked all this with better messages; here it guards direct calls of the operator against
+// reading out of bounds.
 inline Params make_params(
-    const Tensor& input, const Tensor& offset, const Tensor& mask, const Ints& kernel, const Ints& stride, const Ints& padding,
-    const Ints& dilation, int64_t groups, double offset_scale) {
+    const Tensor& input, const Tensor& offset, const Tensor& mask, const Ints& kernel, const Ints& stride,
+    const Ints& padding, const Ints& dilation, int64_t groups, double offset_scale) {
   STD_TORCH_CHECK(input.dim() == 4, "dcnv3: input must be (N, H, W, C), got ", input.dim(), " dimensions");
   for (int i = 0; i < 2; ++i) {
     STD_TORCH_CHECK(
@@ -80,8 +83,8 @@ inline Params make_params(
       offset_scale};
   const int64_t limit = std::numeric_limits<int32_t>::max();
   STD_TORCH_CHECK(
-      int64_t(p.y.size) * p.x.size < limit && p.x.size * channels < limit,
-      "dcnv3: an image of ", p.y.size, "x", p.x.size, " with ", channels, " channels is too large");
+      int64_t(p.y.size) * p.x.size < limit && p.x.size * channels < limit, "dcnv3: an image of ", p.y.size, "x",
+      p.x.size, " with ", channels, " channels is too large");
   check_shape("offset", offset, p, 2 * p.samples_per_pixel());
   check_shape("mask", mask, p, p.samples_per_pixel());
   for (const auto* other : {&offset, &mask}) {
@@ -128,8 +131,9 @@ void dispatch(ScalarType dtype, const F& f) {
   }
 }
 
-// The three gradients while they are computed. What is not needed is an empty tensor, and a null pointer for the kernels. The
-// gradient of the input collects many contributions per element, so it is summed in the accumulator's type.
+// The three gradients while they are computed. What is not needed is an empty tensor, and a null pointer for the
+// kernels. The gradient of the input collects many contributions per element, so it is summed in the accumulator's
+// type.
 class BackwardResult {
  public:
   BackwardResult(const Tensor& input, const Tensor& offset, const Tensor& mask, bool needs_input, bool needs_sampling)
@@ -137,9 +141,10 @@ class BackwardResult {
         needs_sampling_(needs_sampling),
         dtype_(input.scalar_type()),
         grad_input_(
-            needs_input ? torch::stable::new_zeros(
-                              input, input.sizes(), dtype_ == ScalarType::Double ? ScalarType::Double : ScalarType::Float)
-                        : torch::stable::new_empty(input, {0})),
+            needs_input
+                ? torch::stable::new_zeros(
+                      input, input.sizes(), dtype_ == ScalarType::Double ? ScalarType::Double : ScalarType::Float)
+                : torch::stable::new_empty(input, {0})),
         grad_offset_(empty_or_none(offset, needs_sampling)),
         grad_mask_(empty_or_none(mask, needs_sampling)) {}
 

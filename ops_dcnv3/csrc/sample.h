@@ -1,10 +1,11 @@
-// The arithmetic of one sample, shared by the CPU and the CUDA kernels, so that tests of the one cover what the other computes.
+// The arithmetic of one sample, shared by the CPU and the CUDA kernels, so that tests of the one cover what the other
+// computes.
 //
-// No include guard and no namespace: the CUDA file includes it once, the CPU's kernels once per instruction set. The includer
-// defines DCNV3_INLINE, the qualifiers of an inlined function.
+// No include guard and no namespace: the CUDA file includes it once, the CPU's kernels once per instruction set. The
+// includer defines DCNV3_INLINE, the qualifiers of an inlined function.
 
-// The arithmetic of a sample is generic in T and I: a number and an int32_t on the GPU, vectors of them on the CPU. Hence no
-// branches, only selections among values of one type.
+// The arithmetic of a sample is generic in T and I: a number and an int32_t on the GPU, vectors of them on the CPU.
+// Hence no branches, only selections among values of one type.
 template <typename To, typename From>
 DCNV3_INLINE To convert(const From& value) {
 #if !defined(__CUDACC__)
@@ -15,14 +16,14 @@ DCNV3_INLINE To convert(const From& value) {
     return static_cast<To>(value);
 }
 
-// The two pixels that an interpolation along one axis reads. A pixel beyond the border is clamped into the image, so that it
-// may be read, and its weight and slope are zero.
+// The two pixels that an interpolation along one axis reads. A pixel beyond the border is clamped into the image, so
+// that it may be read, and its weight and slope are zero.
 template <typename T, typename I = int32_t>
 struct Neighbours {
   I low, high;
   T low_weight, high_weight;
   T low_slope, high_slope;  // derivatives of the weights by the position: -1 and 1, or 0 beyond the border
-  T inside;  // 1 where -1 < position < size, else 0; also 0 for NaN. Outside, weights and slopes are 0.
+  T inside;                 // 1 where -1 < position < size, else 0; also 0 for NaN. Outside, weights and slopes are 0.
 };
 
 // Nothing is derived from a position outside, which may be anything.
@@ -54,8 +55,8 @@ DCNV3_INLINE T sample_position(T centre, T tap, T offset, T offset_scale) {
   return centre + tap * offset_scale + offset * offset_scale;
 }
 
-// Gradients of one sample by its modulation and its offsets, from the products <grad_output, corner> summed over the channels of
-// the group. Corners: (low y, low x), (low y, high x), (high y, low x), (high y, high x).
+// Gradients of one sample by its modulation and its offsets, from the products <grad_output, corner> summed over the
+// channels of the group. Corners: (low y, low x), (low y, high x), (high y, low x), (high y, high x).
 template <typename T>
 struct SampleGradients {
   T mask, offset_y, offset_x;

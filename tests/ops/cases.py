@@ -54,7 +54,7 @@ def make_case(
     seed: int = 0,
     requires_grad: bool = False,
 ) -> Case:
-    """Random input, offsets of a standard deviation of ``spread`` pixels that keep off the kinks at integers, softmax masks."""
+    """Random input, softmax masks, and offsets of a few ``spread`` pixels that keep off the kinks at integers."""
     generator = torch.Generator().manual_seed(seed)
     rows, columns = geometry.output_size(*size)
     samples = geometry.groups * geometry.points
@@ -67,11 +67,11 @@ def make_case(
 
 
 def load_golden(name: str, dtype: torch.dtype = torch.float64) -> tuple[Case, dict[str, Tensor]]:
-    """A measured case of the official operator: the call, and its results under the names output, grad_output, grad_input,
-    grad_offset, grad_mask.
+    """A measured case of the official operator: the call, and its results under the names output, grad_output,
+    grad_input, grad_offset, grad_mask.
 
-    At positions that are exactly integers the official reference's offset gradient depends on rounding; there the results
-    hold what the floor rule gives.
+    At positions that are exactly integers the official reference's offset gradient depends on rounding; there the
+    results hold what the floor rule gives.
     """
     with np.load(DATA / f'{name}.npz') as file:
         arrays = {key: torch.from_numpy(file[key]) for key in file.files if file[key].dtype == np.float64}

@@ -37,7 +37,9 @@ print(extension.describe()['cpu']['isa'])
 @pytest.mark.parametrize('isa', ISAS)
 def test_every_instruction_set(isa):
     environment = os.environ | {'DCNV3_CPU_ISA': isa}
-    result = subprocess.run([sys.executable, '-c', COMPARE], env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, '-c', COMPARE], env=environment, capture_output=True, text=True, check=False
+    )
     best = extension.describe()['cpu']['isa']
     if ISAS.index(isa) < ISAS.index(best):
         assert 'DCNV3_CPU_ISA must be one of' in result.stderr  # this machine lacks it

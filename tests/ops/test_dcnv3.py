@@ -106,7 +106,7 @@ def test_dtypes(dtype, tolerance, operator, device):
 
 @pytest.mark.parametrize('operator', OPERATORS)
 def test_16_bit_positions_are_computed_in_float32(operator):
-    """bfloat16 holds integers to 256 only: far from the origin, positions of its own precision would miss by whole pixels."""
+    """bfloat16 holds integers to 256 only: positions of its own precision would miss by whole pixels."""
     geometry = Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1, 1.0)
     input = torch.arange(600.0).bfloat16().view(1, 1, 600, 1)
     offset, mask = torch.zeros(1, 1, 600, 2), torch.ones(1, 1, 600, 1)
@@ -163,7 +163,9 @@ def test_batch_sizes(operator, batch, device):
         torch.testing.assert_close(output[-1:], last, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize('wanted', [(True, False, False), (False, True, False), (False, False, True), (False, True, True)])
+@pytest.mark.parametrize(
+    'wanted', [(True, False, False), (False, True, False), (False, False, True), (False, True, True)]
+)
 def test_gradients_only_where_needed(wanted):
     case = make_case()
     for tensor, needed in zip(case.tensors, wanted, strict=True):
@@ -208,22 +210,32 @@ def test_infinite_pixels_stay_where_they_are():
 def _arguments(**changes):
     case = make_case(dtype=torch.float32)
     arguments = dict(zip(('input', 'offset', 'mask'), case.tensors, strict=True)) | case.geometry._asdict()
-    return arguments | {
-        key: change(arguments[key]) if callable(change) else change for key, change in changes.items()
-    }
+    return arguments | {key: change(arguments[key]) if callable(change) else change for key, change in changes.items()}
 
 
 ERRORS = {
-    'rank of input': (dict(input=lambda t: t[0]), r'input must have 4 dimensions \(N, H, W, C\), got 3 with shape \(5, 4, 6\)'),
+    'rank of input': (
+        dict(input=lambda t: t[0]),
+        r'input must have 4 dimensions \(N, H, W, C\), got 3 with shape \(5, 4, 6\)',
+    ),
     'rank of offset': (dict(offset=lambda t: t.flatten()), 'offset must have 4 dimensions'),
     'rank of mask': (dict(mask=lambda t: t[..., None]), 'mask must have 4 dimensions'),
     'channels': (dict(groups=4), 'channels of input must be a positive multiple of groups=4, got 6'),
-    'no channels': (dict(input=lambda t: t[..., :0]), 'channels of input must be a positive multiple of groups=2, got 0'),
-    'offset': (dict(offset=lambda t: t[..., :-1]), r'offset must have shape .*kernel_w\*2\) = \(2, 2, 3, 24\), got \(2, 2, 3, 23\)'),
+    'no channels': (
+        dict(input=lambda t: t[..., :0]),
+        'channels of input must be a positive multiple of groups=2, got 0',
+    ),
+    'offset': (
+        dict(offset=lambda t: t[..., :-1]),
+        r'offset must have shape .*kernel_w\*2\) = \(2, 2, 3, 24\), got \(2, 2, 3, 23\)',
+    ),
     'mask': (dict(mask=lambda t: t[:, 1:]), r'mask must have shape .* = \(2, 2, 3, 12\), got \(2, 1, 3, 12\)'),
     'batch of mask': (dict(mask=lambda t: t[1:]), r'mask must have shape'),
     'empty output': (dict(kernel_size=(9, 2)), r'kernel_size=\(9, 2\).* output of -\d+x3 for an input of 5x4'),
-    'dtype of offset': (dict(offset=lambda t: t.double()), 'offset must have the dtype of input, torch.float32, got torch.float64'),
+    'dtype of offset': (
+        dict(offset=lambda t: t.double()),
+        'offset must have the dtype of input, torch.float32, got torch.float64',
+    ),
     'dtype of mask': (dict(mask=lambda t: t.half()), 'mask must have the dtype of input'),
     'integers': (dict(input=lambda t: t.long()), 'input must have one of the dtypes torch.float64.*, got torch.int64'),
     'device': (dict(mask=lambda t: t.to('meta')), 'mask must be on the device of input, cpu, got meta'),
@@ -249,7 +261,18 @@ def test_errors_name_argument_value_and_expectation(operator, name):
 
 
 @pytest.mark.parametrize(
-    'name', ['rank of input', 'channels', 'offset', 'mask', 'empty output', 'dtype of offset', 'integers', 'stride 0', 'groups 0']
+    'name',
+    [
+        'rank of input',
+        'channels',
+        'offset',
+        'mask',
+        'empty output',
+        'dtype of offset',
+        'integers',
+        'stride 0',
+        'groups 0',
+    ],
 )
 def test_the_bare_operator_checks_too(name):
     """torch.ops.dcnv3.forward can be called without the wrapper and must not read out of bounds."""

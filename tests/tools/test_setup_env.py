@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,6 +64,7 @@ class FakePip:
         if self.dies_at and self.dies_at in words:
             raise setup_env.SetupError('cut short')
         if words.startswith('venv'):
+            shutil.rmtree(venv, ignore_errors=True)
             for name in ('python', 'activate'):
                 (venv / 'bin' / name).parent.mkdir(parents=True, exist_ok=True)
                 (venv / 'bin' / name).touch()
@@ -121,7 +123,7 @@ def remove_pip(pip: FakePip) -> None:
 
 def remove_interpreter(pip: FakePip) -> None:
     (pip.venv / 'bin/python').unlink()
-    remove_library(pip)
+    (pip.venv / 'bin/python').symlink_to('/nowhere/python')
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def remove_interpreter(pip: FakePip) -> None:
         (change_source, [PROJECT]),
         (change_build, [PROJECT]),
         (remove_pip, ['ensurepip --upgrade', PROJECT]),
-        (remove_interpreter, ['venv --clear {venv}', PROJECT]),
+        (remove_interpreter, ['venv --clear {venv}', STACK, ONEDL, PROJECT]),
     ],
 )
 def test_only_what_is_missing_or_changed_is_done_again(
@@ -188,6 +190,15 @@ def test_mmcv_is_done_again_for_another_torch(pip: FakePip) -> None:
     for name, text in requirements.items():
         (pip.project / name).write_text(text.replace('torch==2.13.0', 'torch==2.13.1'))
     assert pip.set_up() == [STACK, ONEDL, PROJECT]
+
+
+def test_the_trial_of_mmcv_passes_here_and_sees_the_lack_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = next(step.trial for step in setup_env.STEPS if step.name == 'onedl')
+    exec(trial, {})
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('mmcv.ops.get_compiling_cuda_version', lambda: 'not available')
+    with pytest.raises(AssertionError):
+        exec(trial, {})
 
 
 @pytest.mark.parametrize('nvcc', [None, '/cuda/bin/nvcc'])

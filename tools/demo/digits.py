@@ -33,7 +33,7 @@ PHOTOS = {
 }
 # The 1,797 digits are stored by writer, so that a cut separates most writers too.
 DIGITS = {'train': slice(0, 1400), 'val': slice(1400, None)}
-MIN_CONTRAST = 80  # grey levels between a digit's ink and the mean of what it covers
+MIN_CONTRAST = 90  # grey levels between a digit's ink and the mean of what it covers
 
 
 class Dice:
@@ -116,7 +116,7 @@ def paste(dice: Dice, image: NDArray[np.int64], ink: NDArray[np.int64], top: int
     while abs(luminance(colour) - luminance(patch)) < MIN_CONTRAST:
         colour = np.array([dice(0, 256) for _ in range(3)])
     alpha = np.clip((ink - 80) * 3, 0, 255)  # steeper than the enlarged ink: a crisp but soft edge
-    opaque = dice(80, 101)
+    opaque = dice(85, 101)
     patch += (colour - patch) * (alpha * opaque)[..., None] // 25500
     mask = np.zeros(image.shape[:2], bool)
     mask[top : top + height, left : left + width] = alpha >= 128
@@ -139,10 +139,12 @@ def make_image(split: str, index: int, size: int, seed: int = SEED) -> tuple[NDA
         width = height * dice(80, 121) // 100
         chosen = dice(0, len(inks))
         top, left = dice(0, size - height + 1), dice(0, size - width + 1)
-        if taken[top : top + height, left : left + width].any():  # no second try: the number of digits varies anyway
+        ink = enlarge(inks[chosen], height, width)
+        place = taken[top : top + height, left : left + width]
+        if place[ink > 0].any():  # no second try: the number of digits varies anyway
             continue
-        taken[top : top + height, left : left + width] = True
-        digits.append((int(values[chosen]), paste(dice, image, enlarge(inks[chosen], height, width), top, left)))
+        place |= ink > 0
+        digits.append((int(values[chosen]), paste(dice, image, ink, top, left)))
     return image.astype(np.uint8), digits
 
 

@@ -85,7 +85,8 @@ Tensor forward(
 
 Gradients backward(
     const Tensor& grad_in, const Tensor& input_in, const Tensor& offset_in, const Tensor& mask_in, Ints kernel_size,
-    Ints stride, Ints padding, Ints dilation, int64_t groups, double offset_scale, bool needs_input, bool needs_sampling) {
+    Ints stride, Ints padding, Ints dilation, int64_t groups, double offset_scale, bool needs_input,
+    bool needs_sampling) {
   const Params p =
       make_params(input_in, offset_in, mask_in, kernel_size, stride, padding, dilation, groups, offset_scale);
   check_grad_output(grad_in, input_in, p);
@@ -124,13 +125,13 @@ STABLE_TORCH_LIBRARY_IMPL(dcnv3, CPU, m) {
 }
 
 PyMODINIT_FUNC PyInit__cpu() {
-  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static PyModuleDef definition = {
+      PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   try {
     return dcnv3::make_module(
-        &definition,
-        {{"source_hash", DCNV3_SOURCE_HASH},
-         {"isas", dcnv3::cpu::kIsas},
-         {"isa", dcnv3::cpu::name(dcnv3::cpu::current_isa())}});
+        &definition, {{"source_hash", DCNV3_SOURCE_HASH},
+                      {"isas", dcnv3::cpu::kIsas},
+                      {"isa", dcnv3::cpu::name(dcnv3::cpu::current_isa())}});
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_ImportError, error.what());
     return nullptr;

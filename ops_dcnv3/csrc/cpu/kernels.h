@@ -1,9 +1,10 @@
-// The kernels for one instruction set, in a namespace of its own. No include guard: dcnv3_cpu.cpp includes this file once per
-// set, with DCNV3_ISA (the namespace), DCNV3_VECTOR_BYTES (of a register) and DCNV3_TARGET (the attribute, or nothing) defined.
+// The kernels for one instruction set, in a namespace of its own. No include guard: dcnv3_cpu.cpp includes this file
+// once per set, with DCNV3_ISA (the namespace), DCNV3_VECTOR_BYTES (of a register) and DCNV3_TARGET (the attribute, or
+// nothing) defined.
 //
-// Every function that touches a vector carries the attribute itself, through DCNV3_INLINE. To inline a portable function into
-// one for AVX-512 would not do: the compiler splits its vectors before it inlines. And no function of one set can be
-// mistaken for another's by the linker, as happens with files compiled under different flags.
+// Every function that touches a vector carries the attribute itself, through DCNV3_INLINE. To inline a portable
+// function into one for AVX-512 would not do: the compiler splits its vectors before it inlines. And no function of one
+// set can be mistaken for another's by the linker, as happens with files compiled under different flags.
 
 #define DCNV3_INLINE inline __attribute__((always_inline)) DCNV3_TARGET
 #define DCNV3_INLINE_LAMBDA __attribute__((always_inline)) DCNV3_TARGET
@@ -14,8 +15,8 @@ namespace dcnv3::cpu::DCNV3_ISA {
 #include "pack.h"
 #include "plan.h"
 
-// Walks the pixels of one output row and, per pixel, the chunks of its groups: f(output pixel, first group, groups) with the
-// plan made.
+// Walks the pixels of one output row and, per pixel, the chunks of its groups: f(output pixel, first group, groups)
+// with the plan made.
 template <typename scalar_t, typename F>
 DCNV3_INLINE void for_each_chunk(const Tensors<scalar_t>& t, Plan<scalar_t>& plan, int64_t out_row, const F& f) {
   const Params& p = t.p;
@@ -32,7 +33,8 @@ DCNV3_INLINE void for_each_chunk(const Tensors<scalar_t>& t, Plan<scalar_t>& pla
   }
 }
 
-// Calls f(size of the pack, first sample of the group in the plan, channel) for packs that cover the channels of a chunk.
+// Calls f(size of the pack, first sample of the group in the plan, channel) for packs that cover the channels of a
+// chunk.
 template <typename T, typename F>
 DCNV3_INLINE void for_each_pack(const Params& p, int64_t group, int64_t groups, const F& f) {
   for (int64_t g = 0; g < groups; ++g) {
@@ -62,7 +64,7 @@ template <int N, typename scalar_t>
 DCNV3_INLINE void sample(
     const Params& p, const Plan<scalar_t>& plan, int64_t first, const scalar_t* image, scalar_t* output) {
   using T = acc_t<scalar_t>;
-  Pack<T, N> sum{};
+  Pack<T, N> sums[4] = {};  // one per corner, so that four additions are under way at a time
   for (int64_t i = first; i < first + p.points(); ++i) {
     if (!plan.inside()[i]) {
       continue;
@@ -71,9 +73,10 @@ DCNV3_INLINE void sample(
     for (int k = 0; k < 4; ++k) {
       Pack<T, N> values;
       load<N, T>(values, corners.at[k]);
-      sum += plan.weight(k)[i] * values;
+      sums[k] += plan.weight(k)[i] * values;
     }
   }
+  const Pack<T, N> sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   store<N, T>(output, sum);
 }
 
@@ -85,9 +88,10 @@ DCNV3_TARGET void run(const Forward<scalar_t>& task, int64_t begin, int64_t end)
     const scalar_t* image = task.t.input + out_row / p.y.out_size * p.image_size();
     for_each_chunk(task.t, plan, out_row, [&](int64_t pixel, int64_t group, int64_t groups) DCNV3_INLINE_LAMBDA {
       scalar_t* const output = task.output + pixel * p.channels();
-      for_each_pack<acc_t<scalar_t>>(p, group, groups, [&](auto size, int64_t first, int64_t channel) DCNV3_INLINE_LAMBDA {
-        sample<decltype(size)::value>(p, plan, first, image + channel, output + channel);
-      });
+      for_each_pack<acc_t<scalar_t>>(
+          p, group, groups, [&](auto size, int64_t first, int64_t channel) DCNV3_INLINE_LAMBDA {
+            sample<decltype(size)::value>(p, plan, first, image + channel, output + channel);
+          });
     });
   }
 }
@@ -157,9 +161,10 @@ DCNV3_TARGET void run(const SamplingGradients<scalar_t>& task, int64_t begin, in
       }
       std::fill_n(products.get(), count * kProducts, T(0));
       const scalar_t* grad_output = task.grad_output + pixel * p.channels();
-      for_each_pack<acc_t<scalar_t>>(p, group, groups, [&](auto size, int64_t first, int64_t channel) DCNV3_INLINE_LAMBDA {
-        multiply<decltype(size)::value>(p, plan, first, image + channel, grad_output + channel, products.get());
-      });
+      for_each_pack<acc_t<scalar_t>>(
+          p, group, groups, [&](auto size, int64_t first, int64_t channel) DCNV3_INLINE_LAMBDA {
+            multiply<decltype(size)::value>(p, plan, first, image + channel, grad_output + channel, products.get());
+          });
       const int64_t first = pixel * p.samples_per_pixel() + group * p.points();
       finish(p, plan, count, products.get(), task.grad_offset + 2 * first, task.grad_mask + first);
     });
@@ -219,9 +224,10 @@ DCNV3_TARGET void run(const InputGradient<scalar_t>& task, int64_t begin, int64_
       }
       for_each_chunk(task.t, plan, out_row, [&](int64_t pixel, int64_t group, int64_t groups) DCNV3_INLINE_LAMBDA {
         const scalar_t* grad_output = task.grad_output + pixel * p.channels();
-        for_each_pack<acc_t<scalar_t>>(p, group, groups, [&](auto size, int64_t first, int64_t channel) DCNV3_INLINE_LAMBDA {
-          scatter<decltype(size)::value>(p, plan, first, band, grad_output + channel, grad_image + channel);
-        });
+        for_each_pack<acc_t<scalar_t>>(
+            p, group, groups, [&](auto size, int64_t first, int64_t channel) DCNV3_INLINE_LAMBDA {
+              scatter<decltype(size)::value>(p, plan, first, band, grad_output + channel, grad_image + channel);
+            });
       });
     }
   }

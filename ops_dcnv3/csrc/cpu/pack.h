@@ -1,4 +1,5 @@
-// Packs: neighbouring channels in a register, as GCC/Clang vectors. A pack of one is the plain number. Included once per instruction set, see kernels.h.
+// Packs: neighbouring channels in a register, as GCC/Clang vectors. A pack of one is the plain number. Included once
+// per instruction set, see kernels.h.
 
 template <typename T, int N>
 struct PackOf {
@@ -70,8 +71,8 @@ DCNV3_INLINE void add_folded(T* partial, const Pack<T, N>& pack) {
 template <typename T>
 constexpr int kLanes = DCNV3_VECTOR_BYTES / sizeof(T);
 
-// Calls f(std::integral_constant<int, N>, first channel) for packs that cover the channels of a group. The 16 or 32 channels of
-// the published models take one or two registers of AVX-512.
+// Calls f(std::integral_constant<int, N>, first channel) for packs that cover the channels of a group. The 16 or 32
+// channels of the published models take one or two registers of AVX-512.
 template <typename T, typename F>
 DCNV3_INLINE void cover_with_packs(int64_t channels, const F& f) {
   int64_t channel = 0;

@@ -29,7 +29,8 @@ struct Forward {
   scalar_t* output;
 };
 
-// Gradients of offset and mask, and the extents of the rows. Tasks: output rows of all images. Nothing is written twice.
+// Gradients of offset and mask, and the extents of the rows. Tasks: output rows of all images. Nothing is written
+// twice.
 template <typename scalar_t>
 struct SamplingGradients {
   Tensors<scalar_t> t;
@@ -39,9 +40,9 @@ struct SamplingGradients {
   RowExtent* extents;
 };
 
-// Gradient of the input. Tasks: bands of input rows, `bands` per image; a task visits the output rows that reach its band and
-// adds only to rows of the band. Every element so receives its contributions in the order of the output pixels, whatever the
-// number of bands and threads: the result is the same to the bit.
+// Gradient of the input. Tasks: bands of input rows, `bands` per image; a task visits the output rows that reach its
+// band and adds only to rows of the band. Every element so receives its contributions in the order of the output
+// pixels, whatever the number of bands and threads: the result is the same to the bit.
 template <typename scalar_t>
 struct InputGradient {
   Tensors<scalar_t> t;

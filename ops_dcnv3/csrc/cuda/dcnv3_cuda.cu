@@ -1,5 +1,5 @@
-// DCNv3 on CUDA devices: kernels, the operators' bodies and their registration. Written for correctness: any shape, 64-bit
-// indices, every launch checked.
+// DCNv3 on CUDA devices: kernels, the operators' bodies and their registration. Written for correctness: any shape,
+// 64-bit indices, every launch checked.
 #include "../module.h"
 
 #include <algorithm>
@@ -23,8 +23,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int64_t kMaxBlocks = int64_t(1) << 20;  // the kernels stride over the rest
 
-// A team of Lanes neighbouring threads of one warp serves one group of one output pixel; its lanes take the group's channels in
-// turn. Lanes is a power of two, so that no team straddles warps whatever the number of channels.
+// A team of Lanes neighbouring threads of one warp serves one group of one output pixel; its lanes take the group's
+// channels in turn. Lanes is a power of two, so that no team straddles warps whatever the number of channels.
 template <int Lanes>
 struct Team {
   int64_t index = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / Lanes;
@@ -71,11 +71,13 @@ struct Sample {
     const T scale = static_cast<T>(p.offset_scale);
     y = neighbours<T>(
         sample_position(
-            static_cast<T>(p.y.centre(place.row)), static_cast<T>(p.tap_y(point)), static_cast<T>(offset[2 * point + 1]), scale),
+            static_cast<T>(p.y.centre(place.row)), static_cast<T>(p.tap_y(point)),
+            static_cast<T>(offset[2 * point + 1]), scale),
         p.y.size);
     x = neighbours<T>(
         sample_position(
-            static_cast<T>(p.x.centre(place.column)), static_cast<T>(p.tap_x(point)), static_cast<T>(offset[2 * point]), scale),
+            static_cast<T>(p.x.centre(place.column)), static_cast<T>(p.tap_x(point)), static_cast<T>(offset[2 * point]),
+            scale),
         p.x.size);
     inside = y.inside * x.inside != T(0);
     const int64_t low = int64_t(y.low) * p.x.size, high = int64_t(y.high) * p.x.size;
@@ -92,8 +94,8 @@ struct Sample {
 
 template <int Lanes, typename scalar_t>
 __global__ void __launch_bounds__(kThreads) forward_kernel(
-    Params p, const scalar_t* __restrict__ input, const scalar_t* __restrict__ offset, const scalar_t* __restrict__ mask,
-    scalar_t* __restrict__ output) {
+    Params p, const scalar_t* __restrict__ input, const scalar_t* __restrict__ offset,
+    const scalar_t* __restrict__ mask, scalar_t* __restrict__ output) {
   using T = acc_t<scalar_t>;
   const Team<Lanes> team;
   const int64_t teams = p.batch * p.out_pixels() * p.groups;
@@ -120,8 +122,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(
   }
 }
 
-// grad_input collects atomically, so the order of its sums, and their last bits, vary from run to run. Null pointers are
-// gradients that nobody wants.
+// grad_input collects atomically, so the order of its sums, and their last bits, vary from run to run. Null pointers
+// are gradients that nobody wants.
 template <int Lanes, typename scalar_t>
 __global__ void __launch_bounds__(kThreads) backward_kernel(
     Params p, const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
@@ -193,8 +195,8 @@ void launch_teams(const Params& p, int lanes, int32_t device, const char* name, 
   launch(blocks, static_cast<cudaStream_t>(stream));
   const cudaError_t status = cudaGetLastError();
   STD_TORCH_CHECK(
-      status == cudaSuccess, "dcnv3: launch of the ", name, " kernel failed: ", cudaGetErrorString(status), " (", blocks,
-      " blocks of ", kThreads, " threads)");
+      status == cudaSuccess, "dcnv3: launch of the ", name, " kernel failed: ", cudaGetErrorString(status), " (",
+      blocks, " blocks of ", kThreads, " threads)");
 }
 
 Tensor forward(
@@ -223,7 +225,8 @@ Tensor forward(
 
 Gradients backward(
     const Tensor& grad_in, const Tensor& input_in, const Tensor& offset_in, const Tensor& mask_in, Ints kernel_size,
-    Ints stride, Ints padding, Ints dilation, int64_t groups, double offset_scale, bool needs_input, bool needs_sampling) {
+    Ints stride, Ints padding, Ints dilation, int64_t groups, double offset_scale, bool needs_input,
+    bool needs_sampling) {
   const Params p =
       make_params(input_in, offset_in, mask_in, kernel_size, stride, padding, dilation, groups, offset_scale);
   check_grad_output(grad_in, input_in, p);
