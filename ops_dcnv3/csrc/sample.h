@@ -55,23 +55,20 @@ DCNV3_INLINE T sample_position(T centre, T tap, T offset, T offset_scale) {
   return centre + tap * offset_scale + offset * offset_scale;
 }
 
-// Gradients of one sample by its modulation and its offsets, from the products <grad_output, corner> summed over the
-// channels of the group. Corners: (low y, low x), (low y, high x), (high y, low x), (high y, high x).
+// The weights of a sample's four corners in its value, and their derivatives by its position. The corners are (low y,
+// low x), (low y, high x), (high y, low x), (high y, high x).
 template <typename T>
-struct SampleGradients {
-  T mask, offset_y, offset_x;
+struct CornerWeights {
+  T value[4], by_y[4], by_x[4];
 };
 
-template <typename T>
-DCNV3_INLINE SampleGradients<T> sample_gradients(
-    const Neighbours<T>& y, const Neighbours<T>& x, const T products[4], T mask, T offset_scale) {
-  const T low_row = x.low_weight * products[0] + x.high_weight * products[1];
-  const T high_row = x.low_weight * products[2] + x.high_weight * products[3];
-  const T low_column = y.low_weight * products[0] + y.high_weight * products[2];
-  const T high_column = y.low_weight * products[1] + y.high_weight * products[3];
-  SampleGradients<T> result;
-  result.mask = y.low_weight * low_row + y.high_weight * high_row;
-  result.offset_y = mask * offset_scale * (y.low_slope * low_row + y.high_slope * high_row);
-  result.offset_x = mask * offset_scale * (x.low_slope * low_column + x.high_slope * high_column);
-  return result;
+template <typename T, typename I>
+DCNV3_INLINE CornerWeights<T> corner_weights(const Neighbours<T, I>& y, const Neighbours<T, I>& x) {
+  return {
+      {y.low_weight * x.low_weight, y.low_weight * x.high_weight, y.high_weight * x.low_weight,
+       y.high_weight * x.high_weight},
+      {y.low_slope * x.low_weight, y.low_slope * x.high_weight, y.high_slope * x.low_weight,
+       y.high_slope * x.high_weight},
+      {y.low_weight * x.low_slope, y.low_weight * x.high_slope, y.high_weight * x.low_slope,
+       y.high_weight * x.high_slope}};
 }

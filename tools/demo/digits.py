@@ -135,7 +135,7 @@ def make_image(split: str, index: int, size: int, seed: int = SEED) -> tuple[NDA
     taken = np.zeros((size, size), bool)
     digits = []
     for _ in range(dice(4, 13)):
-        height = dice(size * 36 // 160, size * 85 // 160)
+        height = dice(size * 44 // 160, size * 97 // 160)
         width = height * dice(80, 121) // 100
         chosen = dice(0, len(inks))
         top, left = dice(0, size - height + 1), dice(0, size - width + 1)

@@ -17,7 +17,7 @@ namespace dcnv3::cpu::DCNV3_ISA {
 
 // Walks the pixels of one output row and, per pixel, the chunks of its groups: f(output pixel, first group, groups)
 // with the plan made.
-template <typename scalar_t, typename F>
+template <bool kGradients, typename scalar_t, typename F>
 DCNV3_INLINE void for_each_chunk(const Tensors<scalar_t>& t, Plan<scalar_t>& plan, int64_t out_row, const F& f) {
   const Params& p = t.p;
   const int64_t row = out_row % p.y.out_size;
@@ -27,7 +27,7 @@ DCNV3_INLINE void for_each_chunk(const Tensors<scalar_t>& t, Plan<scalar_t>& pla
     for (int64_t group = 0; group < p.groups; group += plan.groups_per_chunk()) {
       const int64_t groups = std::min(plan.groups_per_chunk(), p.groups - group);
       const int64_t first = pixel * samples + group * p.points();
-      plan.make(row, column, groups, t.offset + 2 * first, t.mask + first);
+      plan.template make<kGradients>(row, column, groups, t.offset + 2 * first, t.mask + first);
       f(pixel, group, groups);
     }
   }
@@ -86,7 +86,7 @@ DCNV3_TARGET void run(const Forward<scalar_t>& task, int64_t begin, int64_t end)
   Plan<scalar_t> plan(p);
   for (int64_t out_row = begin; out_row < end; ++out_row) {
     const scalar_t* image = task.t.input + out_row / p.y.out_size * p.image_size();
-    for_each_chunk(task.t, plan, out_row, [&](int64_t pixel, int64_t group, int64_t groups) DCNV3_INLINE_LAMBDA {
+    for_each_chunk<false>(task.t, plan, out_row, [&](int64_t pixel, int64_t group, int64_t groups) DCNV3_INLINE_LAMBDA {
       scalar_t* const output = task.output + pixel * p.channels();
       for_each_pack<acc_t<scalar_t>>(
           p, group, groups, [&](auto size, int64_t first, int64_t channel) DCNV3_INLINE_LAMBDA {
@@ -96,13 +96,14 @@ DCNV3_TARGET void run(const Forward<scalar_t>& task, int64_t begin, int64_t end)
   }
 }
 
-// Per sample: four corners, each with its product still spread over a few lanes.
-constexpr int kProducts = 4 * kPartialLanes;
+// Sums of one sample: its gradients by the offset's x and y and by the mask, each still spread over a few lanes.
+constexpr int kGradients = 3;
+constexpr int kSums = kGradients * kPartialLanes;
 
 template <int N, typename scalar_t>
 DCNV3_INLINE void multiply(
     const Params& p, const Plan<scalar_t>& plan, int64_t first, const scalar_t* image, const scalar_t* grad_output,
-    acc_t<scalar_t>* products) {
+    acc_t<scalar_t>* sums) {
   using T = acc_t<scalar_t>;
   Pack<T, N> grad;
   load<N, T>(grad, grad_output);
@@ -111,31 +112,30 @@ DCNV3_INLINE void multiply(
       continue;
     }
     const Corners<const scalar_t, scalar_t> corners(plan, i, image, p.channels());
+    Pack<T, N> values[4];
     for (int k = 0; k < 4; ++k) {
-      Pack<T, N> values;
-      load<N, T>(values, corners.at[k]);
-      values *= grad;
-      add_folded<N, T>(products + i * kProducts + k * kPartialLanes, values);
+      load<N, T>(values[k], corners.at[k]);
+    }
+    for (int which = 0; which < kGradients; ++which) {
+      Pack<T, N> sum{};
+      for (int k = 0; k < 4; ++k) {
+        sum += plan.gradient_weight(which, k)[i] * values[k];
+      }
+      sum *= grad;
+      add_folded<N, T>(sums + i * kSums + which * kPartialLanes, sum);
     }
   }
 }
 
 template <typename scalar_t>
-DCNV3_INLINE void finish(
-    const Params& p, const Plan<scalar_t>& plan, int64_t count, const acc_t<scalar_t>* products, scalar_t* grad_offset,
-    scalar_t* grad_mask) {
-  using T = acc_t<scalar_t>;
-  const T scale = static_cast<T>(p.offset_scale);
-  for (int64_t i = 0; i < count; ++i) {
-    T sums[4];
-    for (int k = 0; k < 4; ++k) {
-      const T* partial = products + i * kProducts + k * kPartialLanes;
-      sums[k] = (partial[0] + partial[1]) + (partial[2] + partial[3]);
-    }
-    const auto g = sample_gradients(plan.y_neighbours(i), plan.x_neighbours(i), sums, plan.mask()[i], scale);
-    grad_offset[2 * i] = static_cast<scalar_t>(g.offset_x);
-    grad_offset[2 * i + 1] = static_cast<scalar_t>(g.offset_y);
-    grad_mask[i] = static_cast<scalar_t>(g.mask);
+DCNV3_INLINE void finish(int64_t count, const acc_t<scalar_t>* sums, scalar_t* grad_offset, scalar_t* grad_mask) {
+  const auto total = [](const acc_t<scalar_t>* lanes) DCNV3_INLINE_LAMBDA {
+    return static_cast<scalar_t>((lanes[0] + lanes[1]) + (lanes[2] + lanes[3]));
+  };
+  for (int64_t i = 0; i < count; ++i, sums += kSums) {
+    grad_offset[2 * i] = total(sums);
+    grad_offset[2 * i + 1] = total(sums + kPartialLanes);
+    grad_mask[i] = total(sums + 2 * kPartialLanes);
   }
 }
 
@@ -144,11 +144,11 @@ DCNV3_TARGET void run(const SamplingGradients<scalar_t>& task, int64_t begin, in
   using T = acc_t<scalar_t>;
   const Params& p = task.t.p;
   Plan<scalar_t> plan(p);
-  const auto products = std::make_unique<T[]>(plan.capacity() * kProducts);
+  const auto sums = std::make_unique<T[]>(plan.capacity() * kSums);
   for (int64_t out_row = begin; out_row < end; ++out_row) {
     const scalar_t* image = task.t.input + out_row / p.y.out_size * p.image_size();
     RowExtent extent;
-    for_each_chunk(task.t, plan, out_row, [&](int64_t pixel, int64_t group, int64_t groups) DCNV3_INLINE_LAMBDA {
+    for_each_chunk<true>(task.t, plan, out_row, [&](int64_t pixel, int64_t group, int64_t groups) DCNV3_INLINE_LAMBDA {
       const int64_t count = groups * p.points();
       for (int64_t i = 0; i < count; ++i) {
         if (plan.inside()[i]) {
@@ -159,14 +159,14 @@ DCNV3_TARGET void run(const SamplingGradients<scalar_t>& task, int64_t begin, in
       if (task.grad_offset == nullptr) {
         return;
       }
-      std::fill_n(products.get(), count * kProducts, T(0));
+      std::fill_n(sums.get(), count * kSums, T(0));
       const scalar_t* grad_output = task.grad_output + pixel * p.channels();
       for_each_pack<acc_t<scalar_t>>(
           p, group, groups, [&](auto size, int64_t first, int64_t channel) DCNV3_INLINE_LAMBDA {
-            multiply<decltype(size)::value>(p, plan, first, image + channel, grad_output + channel, products.get());
+            multiply<decltype(size)::value>(p, plan, first, image + channel, grad_output + channel, sums.get());
           });
       const int64_t first = pixel * p.samples_per_pixel() + group * p.points();
-      finish(p, plan, count, products.get(), task.grad_offset + 2 * first, task.grad_mask + first);
+      finish(count, sums.get(), task.grad_offset + 2 * first, task.grad_mask + first);
     });
     task.extents[out_row] = extent;
   }
@@ -222,13 +222,14 @@ DCNV3_TARGET void run(const InputGradient<scalar_t>& task, int64_t begin, int64_
       if (extent.high < band.begin || extent.low >= band.end) {
         continue;
       }
-      for_each_chunk(task.t, plan, out_row, [&](int64_t pixel, int64_t group, int64_t groups) DCNV3_INLINE_LAMBDA {
-        const scalar_t* grad_output = task.grad_output + pixel * p.channels();
-        for_each_pack<acc_t<scalar_t>>(
-            p, group, groups, [&](auto size, int64_t first, int64_t channel) DCNV3_INLINE_LAMBDA {
-              scatter<decltype(size)::value>(p, plan, first, band, grad_output + channel, grad_image + channel);
-            });
-      });
+      for_each_chunk<false>(
+          task.t, plan, out_row, [&](int64_t pixel, int64_t group, int64_t groups) DCNV3_INLINE_LAMBDA {
+            const scalar_t* grad_output = task.grad_output + pixel * p.channels();
+            for_each_pack<acc_t<scalar_t>>(
+                p, group, groups, [&](auto size, int64_t first, int64_t channel) DCNV3_INLINE_LAMBDA {
+                  scatter<decltype(size)::value>(p, plan, first, band, grad_output + channel, grad_image + channel);
+                });
+          });
     }
   }
 }

@@ -24,6 +24,7 @@ class Plan {
   int64_t capacity() const { return capacity_; }
 
   // Plans `groups` groups of the output pixel (row, column), whose offsets and masks begin at the given addresses.
+  template <bool kGradients>
   DCNV3_INLINE void make(int64_t row, int64_t column, int64_t groups, const scalar_t* offset, const scalar_t* mask) {
     const int64_t count = groups * points_;
     T *const offset_y = at(kOffsetY), *const offset_x = at(kOffsetX), *const masks = at(kMask);
@@ -33,38 +34,42 @@ class Plan {
       offset_y[i] = static_cast<T>(offset[2 * i + 1]);
       masks[i] = static_cast<T>(mask[i]);
     }
-    locate(count, static_cast<T>(p_.y.centre(row)), static_cast<T>(p_.x.centre(column)));
+    locate<kGradients>(count, static_cast<T>(p_.y.centre(row)), static_cast<T>(p_.x.centre(column)));
   }
 
-  // Results, one element per sample.
-  const T* mask() const { return at(kMask); }
-  const T* weight(int corner) const { return at(kWeight) + corner * capacity_; }  // bilinear times mask
+  // Results, one element per sample. Weights are those of a corner in the output; of the others kGradients asks for.
   const int32_t* inside() const { return at(kInside); }
   const int32_t* pixel() const { return at(kPixel); }  // low corner, as row * width + column
   const int32_t* right() const { return at(kRight); }  // elements to the right corners; 0 at a border
   const int32_t* down() const { return at(kDown); }    // elements to the lower corners; 0 at a border
   const int32_t* low_row() const { return at(kLowRow); }
   const int32_t* high_row() const { return at(kHighRow); }
-  Neighbours<T> y_neighbours(int64_t i) const { return neighbours_at(kY, i); }  // without low and high
-  Neighbours<T> x_neighbours(int64_t i) const { return neighbours_at(kX, i); }
+  const T* weight(int corner) const { return at(kWeight) + corner * capacity_; }
+  // Factors of a corner in the gradients by the offset's x and y and by the mask.
+  const T* gradient_weight(int which, int corner) const { return at(kByX) + (4 * which + corner) * capacity_; }
 
  private:
   using Reals = Pack<T, kLanes<T>>;
   using Integers = Pack<int32_t, kLanes<T>>;
 
-  // The arrays; those with a number take so many.
-  enum Real { kTapY, kTapX, kOffsetY, kOffsetX, kMask, kWeight /*4*/, kY = kWeight + 4 /*4*/, kX = kY + 4 /*4*/ };
+  // The arrays; the last four hold one array per corner.
+  enum Real {
+    kTapY,
+    kTapX,
+    kOffsetY,
+    kOffsetX,
+    kMask,
+    kWeight,
+    kByX = kWeight + 4,
+    kByY = kByX + 4,
+    kByMask = kByY + 4
+  };
   enum Integer { kInside, kPixel, kRight, kDown, kLowRow, kHighRow };
-  static constexpr int kReals = kX + 4;
+  static constexpr int kReals = kByMask + 4;
   static constexpr int kIntegers = kHighRow + 1;
 
   T* at(Real array) const { return reals_.get() + array * capacity_; }
   int32_t* at(Integer array) const { return integers_.get() + array * capacity_; }
-
-  Neighbours<T> neighbours_at(Real axis, int64_t i) const {
-    const T* values = at(axis) + i;
-    return {0, 0, values[0], values[capacity_], values[2 * capacity_], values[3 * capacity_], T(1)};
-  }
 
   DCNV3_INLINE Reals read(Real array, int64_t i) const {
     Reals values;
@@ -72,21 +77,21 @@ class Plan {
     return values;
   }
 
-  template <typename Array, typename Values>
-  DCNV3_INLINE void write(Array array, int64_t i, const Values& values, int64_t further = 0) const {
-    std::memcpy(at(array) + further * capacity_ + i, &values, sizeof(values));
+  DCNV3_INLINE void write(Integer array, int64_t i, const Integers& values) const {
+    std::memcpy(at(array) + i, &values, sizeof(values));
   }
 
-  DCNV3_INLINE void write(Real axis, int64_t i, const Neighbours<Reals, Integers>& n) const {
-    write(axis, i, n.low_weight, 0);
-    write(axis, i, n.high_weight, 1);
-    write(axis, i, n.low_slope, 2);
-    write(axis, i, n.high_slope, 3);
+  DCNV3_INLINE void write(Real array, int64_t i, const Reals values[4], const Reals& factor) const {
+    for (int corner = 0; corner < 4; ++corner) {
+      const Reals scaled = values[corner] * factor;
+      std::memcpy(at(array) + corner * capacity_ + i, &scaled, sizeof(scaled));
+    }
   }
 
   // Each step computes one vector of samples.
+  template <bool kGradients>
   DCNV3_INLINE void locate(int64_t count, T centre_y, T centre_x) {
-    const Reals scale = Reals{} + static_cast<T>(p_.offset_scale);
+    const Reals one = Reals{} + 1, scale = Reals{} + static_cast<T>(p_.offset_scale);
     const Reals middle_y = Reals{} + centre_y, middle_x = Reals{} + centre_x;
     const int32_t height = p_.y.size, width = p_.x.size;
     const int32_t channels = static_cast<int32_t>(p_.channels());
@@ -101,13 +106,14 @@ class Plan {
       write(kDown, i, (y.high - y.low) * (width * channels));
       write(kLowRow, i, y.low);
       write(kHighRow, i, y.high);
-      const Reals low = read(kMask, i) * y.low_weight, high = read(kMask, i) * y.high_weight;
-      write(kWeight, i, low * x.low_weight, 0);
-      write(kWeight, i, low * x.high_weight, 1);
-      write(kWeight, i, high * x.low_weight, 2);
-      write(kWeight, i, high * x.high_weight, 3);
-      write(kY, i, y);
-      write(kX, i, x);
+      const auto weights = corner_weights(y, x);
+      const Reals mask = read(kMask, i);
+      write(kWeight, i, weights.value, mask);
+      if constexpr (kGradients) {
+        write(kByX, i, weights.by_x, mask * scale);
+        write(kByY, i, weights.by_y, mask * scale);
+        write(kByMask, i, weights.value, one);
+      }
     }
   }
 

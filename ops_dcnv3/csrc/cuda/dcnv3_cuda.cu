@@ -59,26 +59,23 @@ struct Place {
   }
 };
 
-// One sample of a group: its neighbours along both axes and the addresses of its four corners, relative to the image.
+// One sample of a group: the weights of its corners and their addresses, relative to the image.
 template <typename T>
 struct Sample {
-  Neighbours<T> y, x;
+  CornerWeights<T> weights;
   int64_t corner[4];
   bool inside;
 
   template <typename scalar_t>
   __device__ Sample(const Params& p, const Place& place, int64_t point, const scalar_t* offset) {
-    const T scale = static_cast<T>(p.offset_scale);
-    y = neighbours<T>(
-        sample_position(
-            static_cast<T>(p.y.centre(place.row)), static_cast<T>(p.tap_y(point)),
-            static_cast<T>(offset[2 * point + 1]), scale),
-        p.y.size);
-    x = neighbours<T>(
-        sample_position(
-            static_cast<T>(p.x.centre(place.column)), static_cast<T>(p.tap_x(point)), static_cast<T>(offset[2 * point]),
-            scale),
-        p.x.size);
+    const auto along = [&](const Axis& axis, int64_t out, int64_t tap, scalar_t shift) {
+      const T scale = static_cast<T>(p.offset_scale);
+      const T centre = static_cast<T>(axis.centre(out));
+      return neighbours<T>(sample_position(centre, static_cast<T>(tap), static_cast<T>(shift), scale), axis.size);
+    };
+    const auto y = along(p.y, place.row, p.tap_y(point), offset[2 * point + 1]);
+    const auto x = along(p.x, place.column, p.tap_x(point), offset[2 * point]);
+    weights = corner_weights(y, x);
     inside = y.inside * x.inside != T(0);
     const int64_t low = int64_t(y.low) * p.x.size, high = int64_t(y.high) * p.x.size;
     corner[0] = (low + x.low) * p.channels();
@@ -86,11 +83,12 @@ struct Sample {
     corner[2] = (high + x.low) * p.channels();
     corner[3] = (high + x.high) * p.channels();
   }
-
-  __device__ T weight(int k) const {
-    return (k < 2 ? y.low_weight : y.high_weight) * (k % 2 == 0 ? x.low_weight : x.high_weight);
-  }
 };
+
+template <typename T>
+__device__ T dot(const T a[4], const T b[4]) {
+  return (a[0] * b[0] + a[1] * b[1]) + (a[2] * b[2] + a[3] * b[3]);
+}
 
 template <int Lanes, typename scalar_t>
 __global__ void __launch_bounds__(kThreads) forward_kernel(
@@ -113,7 +111,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(
         }
         T value = 0;
         for (int k = 0; k < 4; ++k) {
-          value += sample.weight(k) * static_cast<T>(image[sample.corner[k] + channel]);
+          value += sample.weights.value[k] * static_cast<T>(image[sample.corner[k] + channel]);
         }
         sum += value * static_cast<T>(masks[point]);
       }
@@ -146,7 +144,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(
           const T grad = static_cast<T>(grad_output[index * p.group_channels + channel]);
           for (int k = 0; k < 4; ++k) {
             const int64_t corner = image + sample.corner[k] + channel;
-            const T weight = sample.weight(k);
+            const T weight = sample.weights.value[k];
             products[k] += grad * static_cast<T>(input[corner]);
             if (grad_input != nullptr && weight != T(0)) {
               atomicAdd(grad_input + corner, weight * modulation * grad);
@@ -161,10 +159,9 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(
         products[k] = team.sum(products[k]);
       }
       if (team.lane == 0) {
-        const auto gradients = sample_gradients(sample.y, sample.x, products, modulation, scale);
-        grad_offset[2 * at] = static_cast<scalar_t>(gradients.offset_x);
-        grad_offset[2 * at + 1] = static_cast<scalar_t>(gradients.offset_y);
-        grad_mask[at] = static_cast<scalar_t>(gradients.mask);
+        grad_offset[2 * at] = static_cast<scalar_t>(modulation * scale * dot(sample.weights.by_x, products));
+        grad_offset[2 * at + 1] = static_cast<scalar_t>(modulation * scale * dot(sample.weights.by_y, products));
+        grad_mask[at] = static_cast<scalar_t>(dot(sample.weights.value, products));
       }
     }
   }
