@@ -43,9 +43,7 @@ def cuda_extension() -> list[Extension]:
         return []
     if build['find_nvcc']() is None:
         if wish == '1':
-            raise SystemExit(
-                'FORCE_CUDA=1, but nvcc was found neither in CUDA_HOME nor on PATH nor in /usr/local/cuda/bin'
-            )
+            raise SystemExit('FORCE_CUDA=1, but no nvcc was found in CUDA_HOME, on PATH or in /usr/local/cuda/bin')
         print('ops_dcnv3: no nvcc found, building the CPU operator only')
         return []
     return [Extension('ops_dcnv3._cuda', [f'{CSRC}/cuda/dcnv3_cuda.cu'], py_limited_api=True)]

@@ -26,12 +26,12 @@ def source_hash() -> str:
 
 
 def find_nvcc() -> str | None:
-    """Path of the CUDA compiler, from ``CUDA_HOME``, ``PATH`` or the usual place; None where there is none."""
-    candidates = [Path(os.environ['CUDA_HOME'], 'bin', 'nvcc')] if os.environ.get('CUDA_HOME') else []
-    on_path = shutil.which('nvcc')
-    candidates += [Path(on_path)] if on_path else []
-    candidates.append(Path('/usr/local/cuda/bin/nvcc'))
-    return next((str(path) for path in candidates if path.exists()), None)
+    """Path of the CUDA compiler: that of ``CUDA_HOME`` where it is set, else from ``PATH`` or the usual place, or None."""
+    if home := os.environ.get('CUDA_HOME'):
+        candidates = [f'{home}/bin/nvcc']
+    else:
+        candidates = [shutil.which('nvcc') or '', '/usr/local/cuda/bin/nvcc']
+    return next((path for path in candidates if os.path.isfile(path)), None)
 
 
 def cuda_archs() -> list[str]:
@@ -40,9 +40,9 @@ def cuda_archs() -> list[str]:
     Raises:
         ValueError: An entry is not of the form ``major.minor`` with an optional ``+PTX``.
     """
-    text = os.environ.get('TORCH_CUDA_ARCH_LIST') or DEFAULT_CUDA_ARCHS
+    text = os.environ.get('TORCH_CUDA_ARCH_LIST', '').strip('; ,') or DEFAULT_CUDA_ARCHS
     archs: list[str] = []
-    for entry in re.split(r'[;,\s]+', text.strip()):
+    for entry in re.split(r'[;,\s]+', text):
         if not re.fullmatch(r'\d+\.\d[a-f]?(\+PTX)?', entry):
             raise ValueError(
                 f'TORCH_CUDA_ARCH_LIST must hold entries such as 8.0 or 9.0+PTX, got {entry!r} in {text!r}'
@@ -59,7 +59,12 @@ def nvcc_command(nvcc: str, output: Path, archs: list[str], warnings_as_errors: 
     from torch.utils.cpp_extension import include_paths
 
     command = [nvcc, '-O3', '-std=c++20', '-shared', '-Xcompiler=-fPIC', '-Xcompiler=-fvisibility=hidden', '-DUSE_CUDA']
-    command += [*TARGET_MACROS, f'-DDCNV3_SOURCE_HASH="{source_hash()}"', f'-DDCNV3_CUDA_ARCHS="{" ".join(archs)}"']
+    command += [
+        *TARGET_MACROS,
+        '-DPy_LIMITED_API=0x030A0000',
+        f'-DDCNV3_SOURCE_HASH="{source_hash()}"',
+        f'-DDCNV3_CUDA_ARCHS="{" ".join(archs)}"',
+    ]
     for arch in archs:
         number = arch.removesuffix('+PTX').replace('.', '')
         kind = 'compute' if arch.endswith('+PTX') else 'sm'
@@ -69,5 +74,14 @@ def nvcc_command(nvcc: str, output: Path, archs: list[str], warnings_as_errors: 
     for path in [*include_paths(), sysconfig.get_path('include')]:
         command += ['-isystem', path]
     libraries = Path(torch.__file__).parent / 'lib'
-    command += [f'-L{libraries}', '-ltorch', '-ltorch_cpu', '-o', str(output), str(HERE / 'csrc/cuda/dcnv3_cuda.cu')]
+    command += [
+        f'-L{libraries}',
+        # libtorch leads to libtorch_cuda, which knows the current stream; nothing else makes its symbols visible.
+        '-Xlinker=--no-as-needed',
+        '-ltorch',
+        '-ltorch_cpu',
+        '-o',
+        str(output),
+        str(HERE / 'csrc/cuda/dcnv3_cuda.cu'),
+    ]
     return command

@@ -59,7 +59,8 @@ def check_geometry(
     """Normalises the geometry to pairs; ValueError where a number is out of range."""
     if not isinstance(groups, int) or groups < 1:
         raise ValueError(f'dcnv3: groups must be an int >= 1, got {groups!r}')
-    if not math.isfinite(offset_scale):
+    # Not math.isfinite, which torch.compile(dynamic=True) cannot trace.
+    if not -math.inf < offset_scale < math.inf:
         raise ValueError(f'dcnv3: offset_scale must be a finite number, got {offset_scale!r}')
     return Geometry(
         _pair('kernel_size', kernel_size, 1),
@@ -69,6 +70,15 @@ def check_geometry(
         groups,
         float(offset_scale),
     )
+
+
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in autocast's dtype where it is on; float64 stays, as in torch's own rules."""
+    device_type = tensors[0].device.type
+    if device_type not in ('cpu', 'cuda') or not torch.is_autocast_enabled(device_type):
+        return tensors
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
 
 
 def check_tensors(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry) -> None:
@@ -95,11 +105,11 @@ def check_tensors(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometr
             f'dcnv3: the channels of input must be a positive multiple of groups={geometry.groups}, got {channels}'
         )
     rows, columns = geometry.output_size(height, width)
-    if rows < 1 or columns < 1:
+    if height < 1 or width < 1 or rows < 1 or columns < 1:
         raise ValueError(
             f'dcnv3: kernel_size={geometry.kernel_size}, stride={geometry.stride}, padding={geometry.padding} and '
             f'dilation={geometry.dilation} give an output of {rows}x{columns} for an input of {height}x{width}; '
-            'both must be positive'
+            'neither may be empty'
         )
     samples = geometry.groups * geometry.points
     for name, tensor, width_of_last in (('offset', offset, 2 * samples), ('mask', mask, samples)):

@@ -23,12 +23,8 @@ FORCE_REFERENCE_VARIABLE = 'DCNV3_FORCE_REFERENCE'
 _errors: list[str] = []
 
 
-def _present(name: str) -> bool:
-    return importlib.util.find_spec(f'{__package__}.{name}') is not None
-
-
 def _load(name: str) -> ModuleType | None:
-    if not _present(name):
+    if importlib.util.find_spec(f'{__package__}.{name}') is None:
         return None
     try:
         return importlib.import_module(f'{__package__}.{name}')

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from . import extension
-from .arguments import Geometry, IntOrPair, Pair, check_geometry, check_tensors
+from .arguments import Geometry, IntOrPair, Pair, autocast, check_geometry, check_tensors
 from .reference import sample_with_grid
 
 # Multiply-adds per output channel and sampling point: four corners and the modulation, as official FLOP counts have it.
@@ -37,7 +38,8 @@ def dcnv3(
 
     Runs on compiled CPU and CUDA kernels, and on :func:`dcnv3_reference` (with one warning) where those are not built
     or the environment variable ``DCNV3_FORCE_REFERENCE=1`` was set at import. Under autocast all three tensors take its
-    dtype. Differentiable once.
+    dtype. Differentiable once, in reverse mode; for second derivatives and ``torch.func.grad`` there is
+    :func:`dcnv3_reference`.
 
     Args:
         input: (N, H, W, C), float64, float32, bfloat16 or float16; group after group along C.
@@ -66,21 +68,19 @@ def dcnv3(
         torch.Size([2, 8, 10, 32])
     """
     geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
-    input, offset, mask = _autocast(input, offset, mask)
+    input, offset, mask = autocast(input, offset, mask)
     check_tensors(input, offset, mask, geometry)
     if extension.has_kernel(input.device.type):
+        _refuse_forward_mode(input, offset, mask)
         return torch.ops.dcnv3.forward(input, offset, mask, *geometry)
     extension.warn_about_fallback(input.device.type)
     return sample_with_grid(input, offset, mask, geometry)
 
 
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in autocast's dtype where it is on; float64 stays, as in torch's own rules."""
-    device_type = tensors[0].device.type
-    if device_type not in ('cpu', 'cuda') or not torch.is_autocast_enabled(device_type):
-        return tensors
-    dtype = torch.get_autocast_dtype(device_type)
-    return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
+def _refuse_forward_mode(*tensors: Tensor) -> None:
+    """Without this torch drops the tangents of an operator that has no forward-mode formula, silently."""
+    if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise RuntimeError('dcnv3 has no forward-mode derivative')
 
 
 def _fake_forward(
@@ -134,7 +134,7 @@ def _check_determinism(input: Tensor, needs_input: bool) -> None:
         return
     message = (
         'The CUDA backward of dcnv3 has no deterministic implementation for the gradient of its input; '
-        'use torch.use_deterministic_algorithms(True, warn_only=True) or core_op="DCNv3_pytorch".'
+        'use torch.use_deterministic_algorithms(True, warn_only=True) or ops_dcnv3.dcnv3_reference.'
     )
     if not torch.is_deterministic_algorithms_warn_only_enabled():
         raise RuntimeError(message)
@@ -142,10 +142,7 @@ def _check_determinism(input: Tensor, needs_input: bool) -> None:
 
 
 def _no_second_derivative(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
-    raise RuntimeError(
-        'dcnv3 can be differentiated only once. For second derivatives use ops_dcnv3.dcnv3_reference '
-        '(core_op="DCNv3_pytorch" in the backbone).'
-    )
+    raise RuntimeError('dcnv3 can be differentiated only once. For second derivatives use ops_dcnv3.dcnv3_reference.')
 
 
 def _flops(

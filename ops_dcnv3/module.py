@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .arguments import check_geometry
 from .functional import dcnv3
 from .layers import build_activation, build_norm
 from .reference import dcnv3_reference
@@ -60,6 +61,7 @@ class DCNv3(nn.Module):
         dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
         if groups < 1 or channels < 1 or channels % groups:
             raise ValueError(f'channels must be a positive multiple of groups={groups}, got {channels}')
+        check_geometry(kernel_size, 1, padding, dilation, groups, offset_scale)
         if 2 * padding != dilation * (kernel_size - 1):
             raise ValueError(
                 'padding must preserve the size, 2 * padding == dilation * (kernel_size - 1), '
@@ -108,10 +110,9 @@ class DCNv3(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, H, W, C) -> (N, H, W, C)."""
-        batch, height, width, _ = input.shape
         projected = self.input_proj(input)
         context = self.dw_conv(input.permute(0, 3, 1, 2))
-        mask = self.mask(context).view(batch, height, width, self.groups, -1)
+        mask = self.mask(context).unflatten(-1, (self.groups, -1))
         mask = F.softmax(mask, dim=-1).flatten(3).to(projected.dtype)
         sampled = self.operator(
             projected,

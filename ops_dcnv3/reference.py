@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import Geometry, IntOrPair, check_geometry, check_tensors
+from .arguments import Geometry, IntOrPair, autocast, check_geometry, check_tensors
 
 
 def dcnv3_reference(
@@ -26,6 +26,7 @@ def dcnv3_reference(
     inputs are sampled in float32, because they cannot hold a pixel position; float64 stays float64.
     """
     geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
+    input, offset, mask = autocast(input, offset, mask)
     check_tensors(input, offset, mask, geometry)
     return sample_with_grid(input, offset, mask, geometry)
 

@@ -19,13 +19,18 @@ ARCHS = ['8.0', '9.0']
 def main() -> int:
     nvcc = _build.find_nvcc()
     if nvcc is None:
-        print('cuda-check: SKIPPED, nvcc was found neither in CUDA_HOME nor on PATH nor in /usr/local/cuda/bin')
+        print('cuda-check: SKIPPED, no nvcc was found in CUDA_HOME, on PATH or in /usr/local/cuda/bin')
         return 0
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, '_cuda.abi3.so')
         status = subprocess.run(_build.nvcc_command(nvcc, library, ARCHS, warnings_as_errors=True)).returncode
         if status:
             print('cuda-check: FAILED, see the messages of nvcc above', file=sys.stderr)
+            return 1
+        # Without it the symbols of libtorch_cuda stay undefined, which only a machine with a GPU would show.
+        needed = subprocess.run(['readelf', '-d', library], capture_output=True, text=True, check=True).stdout
+        if '[libtorch.so]' not in needed:
+            print('cuda-check: FAILED, the library does not load libtorch.so', file=sys.stderr)
             return 1
         size = library.stat().st_size // 1024
         print(f'cuda-check: compiled for {", ".join(ARCHS)} without a warning ({size} KiB, {nvcc})')

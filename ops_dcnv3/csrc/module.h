@@ -2,7 +2,6 @@
 // operators. Its constants tell what the library holds.
 #pragma once
 
-#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <initializer_list>

@@ -46,7 +46,8 @@ inline Axis make_axis(
   }
   const int64_t room = size + 2 * padding[i] - (dilation[i] * (kernel[i] - 1) + 1);
   STD_TORCH_CHECK(
-      room >= 0, "dcnv3: the output has no ", name, " for an input of ", size, " and a kernel of ", kernel[i]);
+      size > 0 && room >= 0, "dcnv3: there are no ", name, " in the input or the output for an input of ", size,
+      " and a kernel of ", kernel[i]);
   return Axis{static_cast<int32_t>(size),       static_cast<int32_t>(room / stride[i] + 1),
               static_cast<int32_t>(kernel[i]),  static_cast<int32_t>(stride[i]),
               static_cast<int32_t>(padding[i]), static_cast<int32_t>(dilation[i])};
@@ -65,6 +66,11 @@ inline Params make_params(
     const Tensor& input, const Tensor& offset, const Tensor& mask, const Ints& kernel, const Ints& stride,
     const Ints& padding, const Ints& dilation, int64_t groups, double offset_scale) {
   STD_TORCH_CHECK(input.dim() == 4, "dcnv3: input must be (N, H, W, C), got ", input.dim(), " dimensions");
+  for (const Ints* pair : {&kernel, &stride, &padding, &dilation}) {
+    STD_TORCH_CHECK(
+        pair->size() == 2, "dcnv3: kernel_size, stride, padding and dilation must be pairs, got ", pair->size(),
+        " numbers");
+  }
   for (int i = 0; i < 2; ++i) {
     STD_TORCH_CHECK(
         kernel[i] > 0 && stride[i] > 0 && dilation[i] > 0 && padding[i] >= 0,
@@ -83,8 +89,8 @@ inline Params make_params(
       offset_scale};
   const int64_t limit = std::numeric_limits<int32_t>::max();
   STD_TORCH_CHECK(
-      int64_t(p.y.size) * p.x.size < limit && p.x.size * channels < limit, "dcnv3: an image of ", p.y.size, "x",
-      p.x.size, " with ", channels, " channels is too large");
+      int64_t(p.y.size) * p.x.size < limit && channels < limit / p.x.size && p.points() < limit, "dcnv3: an image of ",
+      p.y.size, "x", p.x.size, " with ", channels, " channels or a kernel of ", p.points(), " points is too large");
   check_shape("offset", offset, p, 2 * p.samples_per_pixel());
   check_shape("mask", mask, p, p.samples_per_pixel());
   for (const auto* other : {&offset, &mask}) {

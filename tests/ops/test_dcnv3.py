@@ -119,15 +119,13 @@ def test_16_bit_positions_are_computed_in_float32(operator):
 def test_autocast(operator, dtype):
     case = make_case(dtype=torch.float32)
     with torch.autocast('cpu', dtype):
-        output = dcnv3(*case.args)
-    assert output.dtype == dtype
-    torch.testing.assert_close(output, dcnv3(*case.to(dtype).args), rtol=0, atol=0)
-    with torch.autocast('cpu', dtype):
-        mixed = dcnv3(case.input.to(dtype), case.offset, case.mask, *case.geometry)
-        double = dcnv3(*make_case(dtype=torch.float64).args)
+        output = operator(*case.args)
+        mixed = operator(case.input.to(dtype), case.offset, case.mask, *case.geometry)
+        double = operator(*make_case(dtype=torch.float64).args)
+    assert (output.dtype, double.dtype) == (dtype, torch.float64)
+    torch.testing.assert_close(output, operator(*case.to(dtype).args), rtol=0, atol=0)
     torch.testing.assert_close(mixed, output, rtol=0, atol=0)
-    assert double.dtype == torch.float64
-    assert dcnv3(*case.args).dtype == torch.float32
+    assert operator(*case.args).dtype == torch.float32
 
 
 @pytest.mark.parametrize('device', DEVICES)
@@ -232,6 +230,8 @@ ERRORS = {
     'mask': (dict(mask=lambda t: t[:, 1:]), r'mask must have shape .* = \(2, 2, 3, 12\), got \(2, 1, 3, 12\)'),
     'batch of mask': (dict(mask=lambda t: t[1:]), r'mask must have shape'),
     'empty output': (dict(kernel_size=(9, 2)), r'kernel_size=\(9, 2\).* output of -\d+x3 for an input of 5x4'),
+    'no rows': (dict(input=lambda t: t[:, :0], padding=(4, 0)), 'for an input of 0x4; neither may be empty'),
+    'no columns': (dict(input=lambda t: t[:, :, :0], padding=(1, 4)), 'for an input of 5x0; neither may be empty'),
     'dtype of offset': (
         dict(offset=lambda t: t.double()),
         'offset must have the dtype of input, torch.float32, got torch.float64',
@@ -260,25 +260,37 @@ def test_errors_name_argument_value_and_expectation(operator, name):
     operator(**_arguments())
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        'rank of input',
-        'channels',
-        'offset',
-        'mask',
-        'empty output',
-        'dtype of offset',
-        'integers',
-        'stride 0',
-        'groups 0',
-    ],
-)
-def test_the_bare_operator_checks_too(name):
-    """torch.ops.dcnv3.forward can be called without the wrapper and must not read out of bounds."""
-    changes, _ = ERRORS[name]
-    as_pair = lambda value: (value, value) if isinstance(value, int) else value  # noqa: E731
+def bare_arguments(**changes):
+    """Arguments of torch.ops.dcnv3, where pairs stay what they are given as."""
     arguments = _arguments(**changes)
-    pairs = {key: as_pair(arguments[key]) for key in ('kernel_size', 'stride', 'padding', 'dilation')}
-    with pytest.raises(RuntimeError, match='dcnv3'):
-        torch.ops.dcnv3.forward(*(arguments | pairs).values())
+    for key in ('kernel_size', 'stride', 'padding', 'dilation'):
+        arguments[key] = [arguments[key]] * 2 if isinstance(arguments[key], int) else list(arguments[key])
+    return list(arguments.values())
+
+
+# The schema refuses the first two. Nothing is read with a meta tensor among the arguments, nor by offset_scale.
+NOT_BARE = ('kernel triple', 'kernel float', 'device', 'offset_scale')
+BARE_ERRORS = {name: ERRORS[name][0] for name in ERRORS if name not in NOT_BARE} | {
+    'single number': dict(kernel_size=[1]),
+    'no number': dict(dilation=[]),
+    'huge kernel': dict(groups=2, kernel_size=[2**28, 2**28], padding=[2**27, 2**27]),
+    'huge stride': dict(stride=[2**40, 1]),
+}
+
+
+@pytest.mark.parametrize('name', BARE_ERRORS)
+def test_the_bare_operators_check_too(name):
+    """torch.ops.dcnv3 can be called without the wrapper and must not read out of bounds."""
+    arguments = bare_arguments(**BARE_ERRORS[name])
+    with pytest.raises(RuntimeError, match='dcnv3|meta'):
+        torch.ops.dcnv3.forward(*arguments)
+    with pytest.raises(RuntimeError, match='dcnv3|meta'):
+        torch.ops.dcnv3.backward(torch.rand(2, 2, 3, 6), *arguments, True, True)
+
+
+@pytest.mark.parametrize('change', [lambda g: g[..., :-1], lambda g: g[1:], lambda g: g.double(), lambda g: g[0]])
+def test_the_bare_backward_checks_its_gradient(change):
+    arguments, grad_output = bare_arguments(), torch.rand(2, 2, 3, 6)
+    torch.ops.dcnv3.backward(grad_output, *arguments, True, True)
+    with pytest.raises(RuntimeError, match='dcnv3: grad_output must have'):
+        torch.ops.dcnv3.backward(change(grad_output), *arguments, True, True)

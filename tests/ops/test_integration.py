@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ops_dcnv3 import DCNv3, DCNv3_pytorch, dcnv3, dcnv3_reference
+from ops_dcnv3 import DCNv3, DCNv3_pytorch, dcnv3, dcnv3_reference, functional
 from tests.ops.cases import ASYMMETRIC, DEVICES, make_case
 
 SAMPLES = {
@@ -44,14 +45,38 @@ def test_second_derivatives_are_refused():
         grad.sum().backward()
 
 
-def test_no_kernel_breaks_determinism_silently():
-    """On the CPU the gradient is deterministic, so torch's switch changes nothing."""
+@pytest.fixture
+def deterministic():
+    yield torch.use_deterministic_algorithms
+    torch.use_deterministic_algorithms(False)
+
+
+def test_the_cpu_gradient_is_deterministic(deterministic):
     case = make_case(requires_grad=True)
-    torch.use_deterministic_algorithms(True)
-    try:
-        dcnv3(*case.args).sum().backward()
-    finally:
-        torch.use_deterministic_algorithms(False)
+    deterministic(True)
+    dcnv3(*case.args).sum().backward()
+
+
+def test_the_cuda_gradient_of_the_input_respects_the_switch(deterministic):
+    """Which tensors are on a GPU is all that the check asks of them."""
+    on_gpu = SimpleNamespace(is_cuda=True)
+    check = functional._check_determinism
+    check(on_gpu, True)
+    deterministic(True)
+    check(on_gpu, False)
+    with pytest.raises(RuntimeError, match='no deterministic implementation.*warn_only=True'):
+        check(on_gpu, True)
+    deterministic(True, warn_only=True)
+    with pytest.warns(UserWarning, match='no deterministic implementation'):
+        check(on_gpu, True)
+
+
+def test_forward_mode_is_refused():
+    """Not dropped silently, as torch does with operators that have no such formula."""
+    case = make_case()
+    tangents = tuple(torch.ones_like(t) for t in case.tensors)
+    with pytest.raises(RuntimeError, match='dcnv3 has no forward-mode derivative'):
+        torch.func.jvp(lambda *tensors: dcnv3(*tensors, *case.geometry), case.tensors, tangents)
 
 
 @pytest.fixture(params=[DCNv3, DCNv3_pytorch])
@@ -62,9 +87,10 @@ def layer(request):
     return layer
 
 
-def test_compile_without_graph_breaks(layer):
+@pytest.mark.parametrize('dynamic', [None, True, False])
+def test_compile_without_graph_breaks(layer, dynamic):
     torch._dynamo.reset()
-    compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
+    compiled = torch.compile(layer, fullgraph=True, backend='aot_eager', dynamic=dynamic)
     x = torch.randn(2, 6, 5, 32, requires_grad=True)
     y = torch.randn(2, 6, 5, 32)
     expected = torch.autograd.grad(layer(x), x, y)[0]

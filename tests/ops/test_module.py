@@ -41,6 +41,13 @@ def test_fresh_layer_averages_a_regular_grid():
     torch.testing.assert_close(layer(x), layer.output_proj(average), rtol=1e-4, atol=1e-5)
 
 
+def test_empty_batch():
+    layer = DCNv3(16, 2, center_feature_scale=True)
+    output = layer(torch.rand(0, 5, 4, 16))
+    output.sum().backward()
+    assert output.shape == (0, 5, 4, 16) and not layer.input_proj.weight.grad.any()
+
+
 def test_published_parameter_names():
     names = {name: tuple(p.shape) for name, p in DCNv3(64, 4, center_feature_scale=True).named_parameters()}
     assert names == {
@@ -79,6 +86,8 @@ def test_autocast_trains(dtype):
         (dict(groups=5), 'multiple of groups=5, got 32'),
         (dict(groups=0), 'groups=0'),
         (dict(kernel_size=5), 'padding must preserve the size.*padding=1, dilation=1, kernel_size=5'),
+        (dict(offset_scale=float('nan')), 'offset_scale must be a finite number, got nan'),
+        (dict(dilation=0, padding=0), 'dilation must be an int >= 1'),
         (dict(kernel_size=2), 'padding must preserve the size'),
         (dict(dw_kernel_size=4), 'dw_kernel_size must be odd and positive, got 4'),
         (dict(norm_layer='GN'), "norm_layer must be one of LN, BN, got 'GN'"),

@@ -97,8 +97,8 @@ DCNV3_TARGET void run(const Forward<scalar_t>& task, int64_t begin, int64_t end)
 }
 
 // Sums of one sample: its gradients by the offset's x and y and by the mask, each still spread over a few lanes.
-constexpr int kGradients = 3;
-constexpr int kSums = kGradients * kPartialLanes;
+constexpr int kSumKinds = 3;
+constexpr int kSums = kSumKinds * kPartialLanes;
 
 template <int N, typename scalar_t>
 DCNV3_INLINE void multiply(
@@ -116,7 +116,7 @@ DCNV3_INLINE void multiply(
     for (int k = 0; k < 4; ++k) {
       load<N, T>(values[k], corners.at[k]);
     }
-    for (int which = 0; which < kGradients; ++which) {
+    for (int which = 0; which < kSumKinds; ++which) {
       Pack<T, N> sum{};
       for (int k = 0; k < 4; ++k) {
         sum += plan.gradient_weight(which, k)[i] * values[k];

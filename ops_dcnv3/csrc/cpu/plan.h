@@ -28,7 +28,9 @@ class Plan {
   DCNV3_INLINE void make(int64_t row, int64_t column, int64_t groups, const scalar_t* offset, const scalar_t* mask) {
     const int64_t count = groups * points_;
     T *const offset_y = at(kOffsetY), *const offset_x = at(kOffsetX), *const masks = at(kMask);
-#pragma GCC ivdep
+#if !defined(__clang__)
+#pragma GCC ivdep  // the arrays do not overlap
+#endif
     for (int64_t i = 0; i < count; ++i) {
       offset_x[i] = static_cast<T>(offset[2 * i]);
       offset_y[i] = static_cast<T>(offset[2 * i + 1]);
