@@ -32,7 +32,7 @@ demo:
 
 test:
 	$(ready)
-	$(python) -m pytest -n $(JOBS) $(ARGS)
+	$(python) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint:
 	$(ready)

@@ -1,7 +1,12 @@
-"""A gap of the onedl forks, closed: without it no config can have a base ``mmseg::...``."""
+"""A gap in the onedl fork of MMEngine, closed."""
 
 from mmengine.config.utils import MODULE2PACKAGE
 
-# MMEngine looks for mmseg's configs in a distribution called mmsegmentation; the fork's is called onedl-mmsegmentation.
-# By the name of the module it finds either.
-MODULE2PACKAGE['mmseg'] = 'mmseg'
+
+def locate_mmseg_configs() -> None:
+    """Makes bases ``mmseg::...`` of configs work.
+
+    MMEngine looks for them in a distribution called mmsegmentation, but the fork's is called onedl-mmsegmentation.
+    By the name of the module it finds either.
+    """
+    MODULE2PACKAGE['mmseg'] = 'mmseg'

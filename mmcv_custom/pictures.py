@@ -15,17 +15,23 @@ from mmengine.structures import BaseDataElement
 
 @HOOKS.register_module()
 class PictureHook(Hook):
-    """Draws every tested image, the truth on the left and the prediction on the right, with the config's visualizer.
+    """Draws every tested image with the config's visualizer, the truth on the left and the prediction on the right.
 
     Args:
-        out_dir: Folder of the pictures, which get the names of the images.
+        out_dir: Folder of the pictures, which are named after the images.
     """
 
     def __init__(self, out_dir: str) -> None:
         self.out_dir = Path(out_dir)
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: Sequence[BaseDataElement] | None = None) -> None:
-        """Draw one batch of results."""
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | tuple | list | None = None,
+        outputs: Sequence[BaseDataElement] | dict | None = None,
+    ) -> None:
+        """Draws one batch of results."""
         self.out_dir.mkdir(parents=True, exist_ok=True)
         for result in outputs or ():
             image = mmcv.imfrombytes(get(result.img_path), channel_order='rgb')

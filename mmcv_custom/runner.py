@@ -21,50 +21,64 @@ LAUNCHERS = {
 }
 
 
-def export_rank(launcher: str) -> None:
-    """Put a launcher's variables into the environment under the names that torch.distributed reads.
+class LauncherError(RuntimeError):
+    """The environment is not what the launcher asked for would have left."""
 
-    Sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, and where they are missing ``MASTER_ADDR`` (under Slurm the first node of the job) and ``MASTER_PORT``
-    (29500).
+
+def export_rank(launcher: str) -> None:
+    """Puts a launcher's variables into the environment under the names that torch.distributed reads.
+
+    Sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, and where they are missing ``MASTER_ADDR`` (under Slurm the first
+    node of the job) and ``MASTER_PORT`` (29500).
+
+    Args:
+        launcher: ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'`` (Open MPI).
 
     Raises:
-        RuntimeError: The process was not started by `launcher`, or no master address is known.
+        LauncherError: ``launcher`` did not start this process, or nothing says where the first process is.
     """
     missing = [name for name in LAUNCHERS[launcher] if name not in os.environ]
     if missing:
-        raise RuntimeError(f'launcher {launcher!r} sets {", ".join(missing)}, but the environment lacks it: start through it, or use launcher "none"')
+        raise LauncherError(
+            f'launcher {launcher!r} was asked for, but {", ".join(missing)} is missing in the environment: '
+            'start the program through that launcher, or without one'
+        )
     for ours, theirs in zip(LAUNCHERS['pytorch'], LAUNCHERS[launcher], strict=True):
         os.environ[ours] = os.environ[theirs]
     if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
         nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], text=True)
         os.environ['MASTER_ADDR'] = nodes.split()[0]
     if 'MASTER_ADDR' not in os.environ:
-        raise RuntimeError(f'launcher {launcher!r} needs the address of the first process in the environment variable MASTER_ADDR')
+        raise LauncherError(f'launcher {launcher!r} needs the address of the first process in MASTER_ADDR')
     os.environ.setdefault('MASTER_PORT', '29500')
 
 
 @RUNNERS.register_module()
 class PortableRunner(Runner):
-    """A runner that trains on GPUs as MMEngine's does, and on CPUs too, in one process or several.
+    """Trains on GPUs as MMEngine's runner does, and on CPUs too, in one process or in several.
 
-    On a machine where ``mmengine.device.get_device()`` is ``'cpu'``, processes meet over gloo, the model is wrapped without device ids, and SyncBatchNorm,
-    which needs GPUs, becomes BatchNorm with the statistics of each process.
+    On a machine where ``mmengine.device.get_device()`` is ``'cpu'`` the processes meet over gloo, the model is wrapped
+    without device ids, and SyncBatchNorm, which needs GPUs, becomes BatchNorm.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Join the process group, if there is one, and set up the environment. Called by the constructor."""
+        """Joins the process group, if there is one. Called by the constructor."""
         if self.distributed and not dist.is_initialized():
             export_rank(self.launcher)
-            if get_device() == 'cpu':  # otherwise MMEngine joins, on its device
+            if get_device() == 'cpu':  # otherwise MMEngine joins
                 seconds = env_cfg.get('dist_cfg', {}).get('timeout')
                 dist.init_process_group('gloo', timeout=timedelta(seconds=seconds) if seconds else None)
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Move the model to its device and wrap it for distributed training. Called by the constructor."""
+        """Moves the model to its device and wraps it for several processes. Called by the constructor."""
         if self.distributed and get_device() == 'cpu':
-            self.logger.info('There is no GPU: SyncBatchNorm layers, if any, become BatchNorm layers, each process with its own statistics.')
+            self.logger.info('No GPU: SyncBatchNorm layers, if any, become BatchNorm with statistics of each process.')
             model = revert_sync_batchnorm(model)
-            defaults = dict(broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False))
-            model_wrapper_cfg = {**defaults, **(model_wrapper_cfg or {}), 'device_ids': None}
+            model_wrapper_cfg = {
+                'broadcast_buffers': False,
+                'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
+                **(model_wrapper_cfg or {}),
+                'device_ids': None,
+            }
         return super().wrap_model(model_wrapper_cfg, model)

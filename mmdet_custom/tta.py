@@ -14,20 +14,26 @@ FLIPPED_AXES = {'horizontal': (-1,), 'vertical': (-2,), 'diagonal': (-2, -1)}
 
 @MODELS.register_module()
 class InstanceTTAModel(DetTTAModel):
-    """Merges the boxes of several views of an image by non-maximum suppression, and keeps the mask that came with each box.
+    """Merges the instances of several views of an image by suppressing those whose boxes overlap better ones.
 
-    mmdet's own model refuses masks. Arguments as there.
+    The mask of a remaining instance is that of its own view; mmdet's model, of which the arguments are, refuses masks.
     """
 
     def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:
         views = [sample.pred_instances for sample in data_samples]
-        boxes, scores = self.merge_aug_bboxes([view.bboxes for view in views], [view.scores for view in views], [sample.metainfo for sample in data_samples])
+        metas = [sample.metainfo for sample in data_samples]
+        boxes, scores = self.merge_aug_bboxes([view.bboxes for view in views], [view.scores for view in views], metas)
+        if not len(boxes):
+            return data_samples[0]
         labels = torch.cat([view.labels for view in views])
-        detections, kept = batched_nms(boxes, scores, labels, self.tta_cfg.nms)
+        _, kept = batched_nms(boxes, scores, labels, self.tta_cfg.nms)
         kept = kept[: self.tta_cfg.max_per_img]
         merged = InstanceData(bboxes=boxes[kept], scores=scores[kept], labels=labels[kept])
         if 'masks' in views[0]:
-            upright = [view.masks.flip(FLIPPED_AXES[sample.flip_direction]) if sample.flip else view.masks for view, sample in zip(views, data_samples, strict=True)]
+            upright = [
+                view.masks.flip(FLIPPED_AXES[meta['flip_direction']]) if meta['flip'] else view.masks
+                for view, meta in zip(views, metas, strict=True)
+            ]
             merged.masks = torch.cat(upright)[kept]
         data_samples[0].pred_instances = merged
         return data_samples[0]

@@ -26,7 +26,7 @@ def source_hash() -> str:
 
 
 def find_nvcc() -> str | None:
-    """Path of the CUDA compiler: that of ``CUDA_HOME`` where it is set, else from ``PATH`` or the usual place, or None."""
+    """Path of the CUDA compiler: that of ``CUDA_HOME`` if set, else from ``PATH`` or the usual place, or None."""
     if home := os.environ.get('CUDA_HOME'):
         candidates = [f'{home}/bin/nvcc']
     else:

@@ -1,13 +1,13 @@
-"""Evaluate a checkpoint of a detector or a segmentor. The config's default_scope decides which libraries it comes from.
+"""Evaluate a checkpoint of a detector or a segmentor: the config's default_scope decides which.
 
-    python tools/test.py configs/demo/mask-rcnn_digits.py work_dirs/mask-rcnn_digits/iter_1000.pth --show-dir pictures
+python tools/test.py configs/demo/mask-rcnn_digits.py work_dirs/demo/mask-rcnn/iter_1000.pth --show-dir pictures
 """
 
 from __future__ import annotations
 
 from mmengine.config import ConfigDict
-from mmengine.registry import METRICS
 
+from mmcv_custom import pictures  # noqa: F401  (registers PictureHook)
 from mmcv_custom.cli import build_runner, check_data, existing_file, fail, load_config, new_parser
 
 DUMPERS = {'mmdet': 'DumpDetResults', 'mmseg': 'DumpSegResults'}
@@ -17,14 +17,17 @@ def main() -> None:
     parser = new_parser('Evaluate a detector or a segmentor.')
     parser.add_argument('checkpoint', help='file or URL')
     parser.add_argument('--out', metavar='FILE.pkl', help='file for the predictions, one per image')
-    parser.add_argument('--show-dir', metavar='FOLDER', help='folder for pictures of the truth and the prediction of every image')
-    parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_pipeline and tta_model")
+    parser.add_argument(
+        '--show-dir', metavar='FOLDER', help='folder for a picture of every image, truth and prediction'
+    )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation, by tta_model and tta_pipeline')
     args = parser.parse_args()
     if args.out and not args.out.endswith('.pkl'):
-        fail(f'--out must end in .pkl, got {args.out}')
+        fail(f'--out must name a .pkl file, got {args.out}')
     cfg = load_config(args)
 
     cfg.load_from = existing_file(args.checkpoint, 'checkpoint')
+    check_data(cfg, 'test')
     if args.tta:
         if not {'tta_model', 'tta_pipeline'} <= set(cfg):
             fail(f'--tta needs tta_model and tta_pipeline in {args.config}')
@@ -32,13 +35,12 @@ def main() -> None:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     if args.show_dir:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='PictureHook', out_dir=args.show_dir)]
-    check_data(cfg, 'test')
-
-    runner = build_runner(cfg)
     if args.out:
+        metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         dumper = DUMPERS.get(str(cfg.get('default_scope')), 'DumpResults')
-        runner.test_loop.evaluator.metrics.append(METRICS.build(dict(type=dumper, out_file_path=args.out)))
-    runner.test()
+        cfg.test_evaluator = [*metrics, dict(type=dumper, out_file_path=args.out)]
+
+    build_runner(cfg).test()
 
 
 if __name__ == '__main__':

@@ -1,21 +1,37 @@
-"""Train a detector or a segmentor. The config's default_scope decides which libraries it comes from.
+"""Train a detector or a segmentor: the config's default_scope decides which.
 
-    python tools/train.py configs/demo/mask-rcnn_digits.py
-    torchrun --nproc-per-node 8 tools/train.py CONFIG --launcher pytorch
+python tools/train.py configs/demo/mask-rcnn_digits.py
+torchrun --nproc-per-node 8 tools/train.py CONFIG --launcher pytorch
 """
 
 from __future__ import annotations
 
 from mmengine.device import get_device
 
-from mmcv_custom.cli import build_runner, check_data, existing_file, fail, load_config, new_parser, newest_checkpoint
+from mmcv_custom.cli import (
+    build_runner,
+    check_data,
+    existing_file,
+    fail,
+    load_config,
+    new_parser,
+    newest_checkpoint,
+)
 
 
 def main() -> None:
     parser = new_parser('Train a detector or a segmentor.')
-    parser.add_argument('--resume', nargs='?', const='', metavar='CHECKPOINT', help='go on from a checkpoint; without a value from the newest in the work folder')
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision (GPU only)')
-    parser.add_argument('--auto-scale-lr', action='store_true', help="scale the learning rate by batch size / the config's auto_scale_lr.base_batch_size")
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a value, from the newest in the work folder',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU only)')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size, by auto_scale_lr'
+    )
     args = parser.parse_args()
     cfg = load_config(args)
 

@@ -1,16 +1,17 @@
 """The demo's data: real handwritten digits pasted on real photographs, with exact masks.
 
-Everything comes out of the scikit-learn and scikit-image packages, so nothing is downloaded. The arithmetic is on integers and the random numbers are
-raw PCG64 output, whose stream NumPy guarantees: one seed gives the same pixels on every machine. Layout below the output folder::
+Everything comes out of the scikit-learn and scikit-image packages, so nothing is downloaded. The arithmetic is on
+whole numbers and the random numbers are raw PCG64 output, a stream that NumPy guarantees: a seed gives the same pixels
+on every machine. Below the output folder::
 
-    images/{train,val}/00000.png         RGB
-    masks/{train,val}/00000.png          8 bits: 0 is background, 1 + d is the digit d (no value is ignored)
-    annotations/{train,val}.json         COCO instances, category 1 + d, masks as run lengths
+    images/{train,val}/00000.png     RGB
+    masks/{train,val}/00000.png      8 bits: 0 is background, 1 + d is the digit d; no value is ignored
+    annotations/{train,val}.json     COCO instances, category 1 + d, masks as run lengths
 
-Training and validation share neither a handwritten digit nor a photograph. An image depends only on the seed, its split, its index and the size, so a small
-data set is the beginning of a large one.
+Training and validation share neither a handwritten digit nor a photograph. An image depends on seed, split, index and
+size only: a small data set is the beginning of a large one.
 
-    python tools/demo/digits.py data/digits --train 1500 --val 100
+python tools/demo/digits.py data/digits --train 1500 --val 100
 """
 
 from __future__ import annotations
@@ -26,14 +27,26 @@ from numpy.typing import NDArray
 
 CLASSES = tuple('0123456789')
 SEED = 2
-# scikit-image's names, and scikit-learn's two with their suffix. The one photograph with subsampled chroma (retina) stays out: JPEG decoders differ on it.
+# scikit-image's names, and scikit-learn's two with their suffix. All are PNG files, or JPEG files of full chroma, which
+# decoders agree on.
 PHOTOS = {
-    'train': ('astronaut', 'brick', 'cat', 'china.jpg', 'coffee', 'coins', 'grass', 'hubble_deep_field', 'immunohistochemistry', 'moon'),
+    'train': (
+        'astronaut',
+        'brick',
+        'cat',
+        'china.jpg',
+        'coffee',
+        'coins',
+        'grass',
+        'hubble_deep_field',
+        'immunohistochemistry',
+        'moon',
+    ),
     'val': ('camera', 'flower.jpg', 'gravel', 'rocket', 'stereo_motorcycle'),
 }
 # The 1,797 digits are stored by writer, so that a cut separates most writers too.
 DIGITS = {'train': slice(0, 1400), 'val': slice(1400, None)}
-MIN_CONTRAST = 90  # grey levels between a digit's ink and the mean of what it covers
+MIN_CONTRAST = 60  # grey levels between a digit's colour and the mean of what it covers
 
 
 class Dice:
@@ -64,7 +77,7 @@ def load_photo(name: str) -> NDArray[np.uint8]:
 
 @cache
 def load_digits(split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The split's handwritten digits as (N, 10, 10) ink from 0 to 16, an empty frame included, and their values (N,)."""
+    """The split's handwritten digits as (N, 10, 10) ink from 0 to 16, with an empty frame, and values (N,)."""
     from sklearn import datasets
 
     digits = datasets.load_digits()
@@ -73,7 +86,11 @@ def load_digits(split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def background(dice: Dice, split: str, size: int) -> NDArray[np.int64]:
-    """A random window of a random photograph, shrunk by 1, 2 or 3, perhaps mirrored, its colours shifted: (size, size, 3) from 0 to 255."""
+    """A window of a photograph, shrunk by 1, 2 or 3, darkened and tinted, half of them mirrored.
+
+    Returns:
+        (size, size, 3) from 0 to 255.
+    """
     photo = load_photo(PHOTOS[split][dice(0, len(PHOTOS[split]))])
     shrink = dice(1, 1 + min(3, min(photo.shape[:2]) // size))
     span = size * shrink
@@ -82,7 +99,7 @@ def background(dice: Dice, split: str, size: int) -> NDArray[np.int64]:
     window = window.reshape(size, shrink, size, shrink, 3).sum(axis=(1, 3)) // shrink**2
     if dice(0, 2):
         window = window[:, ::-1]
-    gain = np.array([dice(75, 126) for _ in range(3)])
+    gain = np.array([dice(40, 91) for _ in range(3)])
     return np.clip(window * gain // 100, 0, 255)
 
 
@@ -91,7 +108,7 @@ def enlarge(ink: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64
     n = len(ink)
 
     def weights(length: int) -> NDArray[np.int64]:
-        # Output pixel i lies at (i + 1/2) * n / length - 1/2 of the input; in units of 1 / (2 * length) that is a whole number.
+        # Pixel i lies at (i + 1/2) * n / length - 1/2 of the input, a whole number in units of 1 / (2 * length).
         unit = 2 * length
         position = np.clip((2 * np.arange(length) + 1) * n - length, 0, (n - 1) * unit)
         left, fraction = position // unit, position % unit
@@ -103,27 +120,40 @@ def enlarge(ink: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64
     return weights(height) @ ink @ weights(width).T * 255 // (16 * 4 * height * width)
 
 
-def luminance(colour: NDArray[np.int64]) -> int:
+def luminance(colours: NDArray[np.int64]) -> int:
     """Mean luminance of (..., 3) colours, from 0 to 255."""
-    return int((colour @ np.array([299, 587, 114])).mean()) // 1000
+    weighted = colours @ np.array([299, 587, 114])
+    return int(weighted.sum()) // (1000 * weighted.size)
 
 
-def paste(dice: Dice, image: NDArray[np.int64], ink: NDArray[np.int64], top: int, left: int) -> NDArray[np.bool_]:
-    """Blend a digit of `ink` (h, w) into `image` (H, W, 3) in place, in a random colour that stands out; return its mask (H, W)."""
+def paste(
+    dice: Dice, image: NDArray[np.int64], ink: NDArray[np.int64], top: int, left: int
+) -> NDArray[np.bool_] | None:
+    """Blend a digit into an image, in place and in a random light colour.
+
+    Args:
+        image: (H, W, 3) from 0 to 255.
+        ink: (h, w) from 0 to 255.
+        top, left: Where the ink's corner goes.
+
+    Returns:
+        The pixels (H, W) that the digit now owns, or None if the colour would not have stood out and nothing was done.
+    """
     height, width = ink.shape
     patch = image[top : top + height, left : left + width]
-    colour = np.array([dice(0, 256) for _ in range(3)])
-    while abs(luminance(colour) - luminance(patch)) < MIN_CONTRAST:
-        colour = np.array([dice(0, 256) for _ in range(3)])
-    alpha = np.clip((ink - 80) * 3, 0, 255)  # steeper than the enlarged ink: a crisp but soft edge
-    opaque = dice(85, 101)
-    patch += (colour - patch) * (alpha * opaque)[..., None] // 25500
+    colour = np.array([dice(96, 256) for _ in range(3)])
+    if luminance(colour) - luminance(patch) < MIN_CONTRAST:
+        return None
+    opacity = np.clip((ink - 80) * 3, 0, 255)  # steeper than the enlarged ink: a crisp but soft edge
+    patch += (colour - patch) * opacity[..., None] // 255
     mask = np.zeros(image.shape[:2], bool)
-    mask[top : top + height, left : left + width] = alpha >= 128
+    mask[top : top + height, left : left + width] = opacity >= 128
     return mask
 
 
-def make_image(split: str, index: int, size: int, seed: int = SEED) -> tuple[NDArray[np.uint8], list[tuple[int, NDArray[np.bool_]]]]:
+def make_image(
+    split: str, index: int, size: int, seed: int = SEED
+) -> tuple[NDArray[np.uint8], list[tuple[int, NDArray[np.bool_]]]]:
     """One image and its digits.
 
     Returns:
@@ -134,17 +164,16 @@ def make_image(split: str, index: int, size: int, seed: int = SEED) -> tuple[NDA
     image = background(dice, split, size)
     taken = np.zeros((size, size), bool)
     digits = []
-    for _ in range(dice(4, 13)):
-        height = dice(size * 44 // 160, size * 97 // 160)
+    for _ in range(dice(14, 31)):  # tries: a digit in another's place, or on too light a background, is left out
+        height = dice(size * 32 // 160, size * 65 // 160)
         width = height * dice(80, 121) // 100
         chosen = dice(0, len(inks))
         top, left = dice(0, size - height + 1), dice(0, size - width + 1)
         ink = enlarge(inks[chosen], height, width)
         place = taken[top : top + height, left : left + width]
-        if place[ink > 0].any():  # no second try: the number of digits varies anyway
-            continue
-        place |= ink > 0
-        digits.append((int(values[chosen]), paste(dice, image, ink, top, left)))
+        if not place[ink > 0].any() and (mask := paste(dice, image, ink, top, left)) is not None:
+            place |= ink > 0
+            digits.append((int(values[chosen]), mask))
     return image.astype(np.uint8), digits
 
 
@@ -183,7 +212,8 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> No
         images.append(dict(id=index, file_name=name, height=size, width=size))
     categories = [dict(id=1 + value, name=name) for value, name in enumerate(CLASSES)]
     (root / 'annotations').mkdir(exist_ok=True)
-    (root / 'annotations' / f'{split}.json').write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
 
 
 def generate(root: str | Path, train: int = 1500, val: int = 100, size: int = 160, seed: int = SEED) -> bool:
@@ -213,7 +243,7 @@ def generate(root: str | Path, train: int = 1500, val: int = 100, size: int = 16
         return False
     if root.exists() and any(root.iterdir()) and not stamp.exists():
         raise FileExistsError(f'{root} is not empty and holds no digits.json: name another folder')
-    partial = root.with_name(root.name + '.partial')  # renamed when whole, so that an interrupted run leaves nothing that looks finished
+    partial = root.with_name(root.name + '.partial')  # renamed when whole: an interrupted run leaves nothing half-done
     shutil.rmtree(partial, ignore_errors=True)
     for split, count in (('train', train), ('val', val)):
         _write_split(partial, split, count, size, seed)
@@ -232,7 +262,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=SEED)
     args = parser.parse_args()
     written = generate(**vars(args))
-    print(f'{args.root}: {args.train} training and {args.val} validation images {"written" if written else "are there already"}')
+    print(f'{args.root} {"written" if written else "is there already"}')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
-# The first base of a segmentation config. Importing the package before further bases are read is what lets MMEngine find
-# those called mmseg::... in the onedl fork; an import statement here would be taken for a lazy config.
+# The first base of a segmentation config. Importing the package before other bases are read lets MMEngine find those
+# called mmseg::... in the onedl fork. An import statement would turn this into a config of the lazy style.
 from importlib import import_module
 
 import_module('mmcv_custom')

@@ -1,0 +1,184 @@
+"""Every config builds, and those of published models say what was published."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+MASK_RCNN_T = ROOT / 'configs/detection/coco/mask-rcnn_internimage-t_fpn_1x_coco.py'
+UPERNET_T = ROOT / 'configs/segmentation/ade20k/internimage-t_upernet_8xb2-160k_ade20k-512x512.py'
+OFFICIAL_FILES = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/'
+
+
+def build(cfg: Config) -> nn.Module:
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):  # shapes only: no time and no memory for values
+        return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_every_config_builds(path: Path) -> None:
+    cfg = Config.fromfile(path)
+    model = build(cfg)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    trained = {id(parameter) for group in wrapper.optimizer.param_groups for parameter in group['params']}
+    assert trained == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    for split in ('train', 'val', 'test'):
+        assert cfg[f'{split}_dataloader'].dataset.pipeline and cfg[f'{split}_cfg']
+    assert cfg.test_evaluator and cfg.param_scheduler
+    Config.fromstring(cfg.pretty_text, '.py')  # the runner writes it and reads it back
+
+
+@pytest.mark.parametrize(('path', 'parameters'), [(MASK_RCNN_T, 48_920_544), (UPERNET_T, 59_077_148)])
+def test_parameters_as_published(path: Path, parameters: int) -> None:
+    """49M and 59M in the papers's tables; to the last parameter, those of the official code."""
+    assert sum(parameter.numel() for parameter in build(Config.fromfile(path)).parameters()) == parameters
+
+
+def test_mask_rcnn_has_the_official_hyper_parameters() -> None:
+    cfg = Config.fromfile(MASK_RCNN_T)
+    model = build(cfg)
+    check_backbone(cfg, model, drop_path_rate=0.2, file='internimage_t_1k_224.pth')
+    check_optimizer(cfg, model, lr=1e-4, weight_decay=0.05)
+    assert (cfg.train_cfg.type, cfg.train_cfg.max_epochs) == ('EpochBasedTrainLoop', 12)
+    warm_up, steps = cfg.param_scheduler
+    assert (warm_up.type, warm_up.start_factor, warm_up.end, warm_up.by_epoch) == ('LinearLR', 0.001, 500, False)
+    assert (steps.type, steps.milestones, steps.gamma, steps.by_epoch) == ('MultiStepLR', [8, 11], 0.1, True)
+    assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (2, 16)
+    assert [step.type for step in cfg.train_dataloader.dataset.pipeline] == [
+        'LoadImageFromFile',
+        'LoadAnnotations',
+        'Resize',
+        'RandomFlip',
+        'PackDetInputs',
+    ]
+    assert cfg.train_dataloader.dataset.pipeline[2].scale == (1333, 800)
+    assert 'clip_grad' not in cfg.optim_wrapper and cfg.optim_wrapper.type == 'OptimWrapper'
+
+
+def test_upernet_has_the_official_hyper_parameters() -> None:
+    cfg = Config.fromfile(UPERNET_T)
+    model = build(cfg)
+    check_backbone(cfg, model, drop_path_rate=0.2, file='internimage_t_1k_224.pth')
+    check_optimizer(cfg, model, lr=6e-5, weight_decay=0.05)
+    assert cfg.optim_wrapper.optimizer.betas == (0.9, 0.999)
+    assert (cfg.train_cfg.type, cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (
+        'IterBasedTrainLoop',
+        160_000,
+        16_000,
+    )
+    warm_up, poly = cfg.param_scheduler
+    assert (warm_up.type, warm_up.start_factor, warm_up.end, warm_up.by_epoch) == ('LinearLR', 1e-6, 1500, False)
+    assert (poly.type, poly.power, poly.eta_min, poly.begin, poly.end) == ('PolyLR', 1.0, 0.0, 1500, 160_000)
+    assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (2, 16)
+    crop = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomCrop')
+    assert crop.crop_size == cfg.model.data_preprocessor.size == (512, 512)
+    for head, in_channels in ((model.decode_head, [64, 128, 256, 512]), (model.auxiliary_head, 256)):
+        assert (head.num_classes, head.in_channels) == (150, in_channels)
+        assert any(isinstance(module, nn.SyncBatchNorm) for module in head.modules())
+    assert cfg.model.test_cfg == dict(mode='whole')
+    for dataloader in (cfg.val_dataloader, cfg.test_dataloader):
+        types = [step.type for step in dataloader.dataset.pipeline]
+        assert types == ['LoadImageFromFile', 'Resize', 'ResizeToMultiple', 'LoadAnnotations', 'PackSegInputs']
+
+
+def check_backbone(cfg: Config, model: nn.Module, drop_path_rate: float, file: str) -> None:
+    backbone = model.backbone
+    blocks = [block for stage in backbone.levels for block in stage.blocks]
+    assert len(blocks) == 30 and backbone.out_indices == (0, 1, 2, 3) and backbone.frozen_stages == -1
+    assert blocks[-1].drop_path.drop_prob == pytest.approx(drop_path_rate)
+    assert not any(block.with_cp for block in blocks)
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint=OFFICIAL_FILES + file)
+
+
+def check_optimizer(cfg: Config, model: nn.Module, lr: float, weight_decay: float) -> None:
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    assert type(wrapper.optimizer) is torch.optim.AdamW
+    groups = wrapper.optimizer.param_groups
+    assert {group['lr'] for group in groups} == {lr}  # a decay rate of 1: the same for every layer
+    assert {group['weight_decay'] for group in groups} == {0.0, weight_decay}
+
+
+def test_mmseg_bases_are_found_without_the_tools() -> None:
+    """As by mmseg.apis.init_model. Here another test may have imported the package already, so ask the file itself."""
+    bases = Config._get_base_files(str(ROOT / 'configs/segmentation/_base_/upernet_8xb2-160k_ade20k.py'))
+    assert bases[0] == 'plugin.py' and bases[1].startswith('mmseg::')
+
+
+def test_features_reach_roi_align_in_its_memory_layout() -> None:
+    """RoIAlign reads (N, C, H, W) memory whatever the strides are; the backbone works channels last."""
+    ops = importlib.import_module('mmcv.ops')
+    cfg = Config.fromfile(ROOT / 'configs/demo/mask-rcnn_digits.py')
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model).eval()
+    with torch.no_grad():
+        features = model.neck(model.backbone(torch.rand(1, 3, 64, 64)))[0]
+    align = ops.RoIAlign(7, 0.25, sampling_ratio=1)
+    rois = torch.tensor([[0.0, 5.0, 7.0, 50.0, 40.0]])
+    torch.testing.assert_close(
+        align(features, rois), align(features.clone(memory_format=torch.contiguous_format), rois)
+    )
+
+
+CUSTOM_DATA = (ROOT / 'docs/custom_data.md').read_text()
+
+
+@pytest.fixture
+def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The config of docs/custom_data.md, beside the repository's."""
+    (source,) = re.findall(r'```python\n(_base_.*?)```', CUSTOM_DATA, re.DOTALL)
+    assert len([line for line in source.splitlines() if line]) <= 15
+    base = re.search(r"_base_ = '(.*)'", source)
+    assert base and (ROOT / 'configs' / base[1]).is_file()
+    (tmp_path / 'my_digits.py').write_text(source.replace(base[1], str(ROOT / 'configs' / base[1])))
+    monkeypatch.chdir(tmp_path)
+    return Config.fromfile(tmp_path / 'my_digits.py')
+
+
+def test_the_documented_config_for_own_data_trains(custom: Config) -> None:
+    """Two steps as documented, but from random weights (no download) and on small images (time)."""
+    from mmcv_custom.cli import build_runner, check_data
+    from tools.demo import digits
+
+    digits.generate('data/digits', train=4, val=1, size=64)
+    check_data(custom, 'train', 'val', 'test')
+    custom.merge_from_dict(
+        {
+            'work_dir': 'work',
+            'log_level': 'ERROR',
+            'model.backbone.init_cfg': None,
+            'train_dataloader.dataset.pipeline.2.scale': (64, 64),
+            'val_dataloader.dataset.pipeline.1.scale': (64, 64),
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'val_dataloader.num_workers': 0,
+            'val_dataloader.persistent_workers': False,
+            'train_cfg.max_epochs': 1,
+        }
+    )
+    runner = build_runner(custom)
+    before = runner.model.roi_head.mask_head.conv_logits.weight.detach().clone()
+    assert before.shape[0] == 10
+    runner.train()
+    assert (runner.iter, runner.epoch) == (2, 1)
+    assert not torch.equal(before, runner.model.roi_head.mask_head.conv_logits.weight)
+    assert np.isfinite(runner.message_hub.get_scalar('val/coco/bbox_mAP').current())
+    assert Path('work/epoch_1.pth').is_file()
+
+
+def test_the_documented_segmentation_data_set_exists() -> None:
+    (source,) = re.findall(r'```python\n(dataset = .*?)```', CUSTOM_DATA, re.DOTALL)
+    documented = Config.fromstring(source, '.py').dataset
+    shipped: ConfigDict = Config.fromfile(ROOT / 'configs/demo/upernet_digits.py').train_dataloader.dataset
+    assert set(documented) == set(shipped) - {'pipeline'} and documented.type == shipped.type

@@ -1,0 +1,94 @@
+"""Train and evaluate a small Mask R-CNN and a small UperNet on this machine's CPU, and show what they learned.
+
+python tools/demo/run.py
+
+Everything is written below the working directory: the data set to data/digits, the rest to work_dirs/demo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from digits import generate
+from pictures import draw_curves, draw_sheet
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path('data/digits')  # where the demo's configs look
+# The runner's log opens with hundreds of lines about the machine and the config. These are the ones to watch.
+WORTH_SEEING = re.compile(r'Iter\((train|val|test)\)|WARNING|ERROR|error:|InternImage')
+
+
+def run(log: Path, *command: str | Path) -> float:
+    """Run a Python program, show its progress and write its whole output to `log`; return the minutes it took."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # One thread: a second one gains a quarter on an idle machine, and where the other core is busy both spin.
+    environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
+    start = time.monotonic()
+    arguments = [sys.executable, *map(str, command)]
+    print('$ python', *arguments[1:], flush=True)
+    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with log.open('w') as file, subprocess.Popen(arguments, env=environment, **streams) as program:
+        for line in program.stdout or ():
+            file.write(line)
+            if WORTH_SEEING.search(line):
+                print(line, end='', flush=True)
+    if program.returncode:
+        print(''.join(log.read_text().splitlines(keepends=True)[-30:]), file=sys.stderr)
+        sys.exit(f'error: {command[0]} failed with exit code {program.returncode}; its output is in {log}')
+    return (time.monotonic() - start) / 60
+
+
+def train_and_test(config: str, work_dir: Path, options: list[str]) -> tuple[Path, dict[str, float], float]:
+    """Train a config of configs/demo and evaluate it; return the last checkpoint, the metrics and the minutes."""
+    path = ROOT / 'configs' / 'demo' / config
+    overrides = ['--cfg-options', *options] if options else []
+    minutes = run(work_dir / 'train.log', ROOT / 'tools/train.py', path, '--work-dir', work_dir, *overrides)
+    checkpoint = Path((work_dir / 'last_checkpoint').read_text())
+    out, test_dir = work_dir / 'predictions.pkl', work_dir / 'test'
+    minutes += run(
+        work_dir / 'test.log', ROOT / 'tools/test.py', path, checkpoint, '--work-dir', test_dir, '--out', out
+    )
+    metrics = json.loads(max(test_dir.glob('*/*.json')).read_text())
+    return checkpoint, metrics, minutes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='output folder (%(default)s)')
+    parser.add_argument('--images', type=int, nargs=2, default=(1500, 100), metavar=('TRAIN', 'VAL'))
+    parser.add_argument('--iterations', type=int, help='of each training (default: as in the configs)')
+    args = parser.parse_args()
+    start = time.monotonic()
+
+    print(f'generating {args.images[0]} training and {args.images[1]} validation images in {DATA}', flush=True)
+    generate(DATA, *args.images)
+    options = []
+    if args.iterations:
+        options = [f'train_cfg.max_iters={args.iterations}', f'train_cfg.val_interval={args.iterations}']
+    work_dir = args.work_dir.resolve()
+    detector, segmentor = work_dir / 'mask-rcnn', work_dir / 'upernet'
+    checkpoint, found, minutes = train_and_test('mask-rcnn_digits.py', detector, options)
+    start_from = f'model.backbone.init_cfg.checkpoint={checkpoint}'
+    _, labelled, more_minutes = train_and_test('upernet_digits.py', segmentor, [*options, start_from])
+
+    curves, sheet = work_dir / 'curves.png', work_dir / 'predictions.png'
+    draw_curves(detector, segmentor, curves)
+    draw_sheet(DATA, detector / 'predictions.pkl', segmentor / 'predictions.pkl', sheet)
+
+    print(f'\n{"":12}  box AP  box AP50  mask AP   mIoU  minutes')
+    boxes, boxes50, masks = (found[f'coco/{key}'] for key in ('bbox_mAP', 'bbox_mAP_50', 'segm_mAP'))
+    print(f'{"Mask R-CNN":12}  {boxes:6.3f}  {boxes50:8.3f}  {masks:7.3f}  {"":5}  {minutes:7.1f}')
+    print(f'{"UperNet":12}  {"":6}  {"":8}  {"":7}  {labelled["mIoU"] / 100:5.3f}  {more_minutes:7.1f}')
+    print(f'{"in all":12}  {"":6}  {"":8}  {"":7}  {"":5}  {(time.monotonic() - start) / 60:7.1f}')
+    print(f'\nhow training went:           {curves}\npredictions beside the truth: {sheet}')
+
+
+if __name__ == '__main__':
+    main()
