@@ -4,7 +4,7 @@ _base_ = ['_base_/digits.py', 'mmseg::_base_/models/upernet_r50.py']
 
 default_scope = 'mmseg'
 # Nine pixels of ten are background: with equal weights everything becomes background in so short a time.
-loss = dict(class_weight=[0.2] + [1.0] * 10)
+loss = dict(class_weight=[0.05] + [1.0] * 10)
 model = dict(
     data_preprocessor=dict(size=(160, 160)),
     pretrained=None,
@@ -14,6 +14,13 @@ model = dict(
     decode_head=dict(in_channels=[32, 64, 128, 256], channels=64, num_classes=11, dropout_ratio=0.0, loss_decode=loss),
     auxiliary_head=dict(in_channels=128, channels=64, num_classes=11, dropout_ratio=0.0, loss_decode=loss),
 )
+
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [
+    _base_.param_scheduler[0],
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=700),
+]
+train_cfg = dict(max_iters=700, val_interval=175)
 
 metainfo = dict(classes=('background', *_base_.digits))
 pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
