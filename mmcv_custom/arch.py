@@ -54,10 +54,9 @@ class Arch:
     center_feature_scale: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.depths) != 4 or min(self.depths) < 1:
-            raise ValueError(f'depths must be four positive ints, one per stage, got {self.depths}')
-        if len(self.groups) != 4 or min(self.groups) < 1:
-            raise ValueError(f'groups must be four positive ints, one per stage, got {self.groups}')
+        for name, values in (('depths', self.depths), ('groups', self.groups)):
+            if not isinstance(values, Sequence) or len(values) != 4 or min(values) < 1:
+                raise ValueError(f'{name} must be four positive ints, one per stage, got {values}')
         if self.channels < 2 or self.channels % 2:
             raise ValueError(
                 f'channels must be even and positive (the stem begins with half of them), got {self.channels}'
@@ -72,6 +71,8 @@ class Arch:
                 f'res_post_norm=True needs layer_scale=None, got layer_scale={self.layer_scale}: '
                 'with layer scale the published blocks never apply those norms'
             )
+        if self.mlp_ratio <= 0:
+            raise ValueError(f'mlp_ratio must be positive, got {self.mlp_ratio}')
         ids = self.level2_post_norm_block_ids
         if self.level2_post_norm != bool(ids):
             raise ValueError(
@@ -80,6 +81,8 @@ class Arch:
             )
         if ids and not all(0 <= i < self.depths[2] for i in ids):
             raise ValueError(f'level2_post_norm_block_ids must lie in 0..{self.depths[2] - 1}, got {tuple(ids)}')
+        if ids and len(set(ids)) < len(ids):
+            raise ValueError(f'level2_post_norm_block_ids must differ from each other, got {tuple(ids)}')
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -89,8 +89,7 @@ def _data_paths(dataset: Mapping) -> Iterator[str]:
 
 def build_runner(cfg: Config) -> Runner:
     """The runner of a config: its ``runner_type``, by default :class:`mmcv_custom.runner.PortableRunner`."""
-    cfg.setdefault('runner_type', PortableRunner.__name__)
     try:
-        return RUNNERS.build(cfg)
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else PortableRunner.from_cfg(cfg)
     except LauncherError as problem:
         fail(str(problem))

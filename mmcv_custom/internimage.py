@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from mmcv.cnn.bricks.drop import DropPath
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit, initialize
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -249,12 +249,14 @@ class InternImage(BaseModule):
 
         Linear layers get a truncated normal of std 0.02; DCNv3 keeps its own start, of zero offsets and equal weights.
         """
-        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
-            options = {key: value for key, value in self.init_cfg.items() if key != 'type'}
-            load_pretrained_backbone(self, **options)
-        elif self.init_cfg:
-            super().init_weights()
-        else:
+        configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or [])
+        pretrained = [cfg for cfg in configs if cfg['type'] in ('Pretrained', PretrainedInit)]
+        initialize(self, [cfg for cfg in configs if cfg not in pretrained])
+        for cfg in pretrained:
+            if 'checkpoint' not in cfg:
+                raise ValueError(f'init_cfg of type Pretrained must name a checkpoint, got {cfg}')
+            load_pretrained_backbone(self, **{key: value for key, value in cfg.items() if key != 'type'})
+        if not configs:
             for module in self.modules():
                 if isinstance(module, MLP):
                     for layer in (module.fc1, module.fc2):

@@ -17,6 +17,8 @@ from mmengine.structures import BaseDataElement
 class PictureHook(Hook):
     """Draws every tested image with the config's visualizer, the truth on the left and the prediction on the right.
 
+    Of several processes, only the first draws the images that it tests.
+
     Args:
         out_dir: Folder of the pictures, which are named after the images.
     """

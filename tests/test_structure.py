@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -107,3 +108,11 @@ def test_the_backbone_is_in_the_root_registry() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or '').endswith('registry'):
                 assert node.module == 'mmengine.registry', relative(path)
+
+
+@pytest.mark.parametrize('page', sorted(ROOT.glob('*.md')) + sorted(ROOT.glob('docs/*.md')), ids=lambda path: path.name)
+def test_pages_link_to_what_exists(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r'\]\(([^)#]+)\)', text)
+    assert [link for link in links if '://' not in link and not (page.parent / link).exists()] == []
+    assert re.findall(r'@[A-Z_]+@', text) == []  # placeholders

@@ -2,7 +2,7 @@
 # Runs train.py or test.py as a Slurm job; slurm_train.sh and slurm_test.sh are the commands to use.
 #   tools/slurm.sh PROGRAM PARTITION JOB_NAME [ARGUMENTS OF THE PROGRAM ...]
 # Read from the environment: GPUS (8), GPUS_PER_NODE (8; 0 for CPU nodes, GPUS being the number of processes then),
-# CPUS_PER_TASK (5), SRUN_ARGS, PYTHON.
+# CPUS_PER_TASK (5), SRUN_ARGS, PYTHON, and MASTER_PORT (29500), which jobs that share a node must not share.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 per_node=${GPUS_PER_NODE:-8}

@@ -34,7 +34,7 @@ def main() -> None:
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     if args.show_dir:
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='PictureHook', out_dir=args.show_dir)]
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='PictureHook', out_dir=args.show_dir)]
     if args.out:
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         dumper = DUMPERS.get(str(cfg.get('default_scope')), 'DumpResults')

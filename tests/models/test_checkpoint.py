@@ -16,7 +16,7 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, PretrainedInit
 from mmengine.runner import CheckpointLoader, Runner
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -363,16 +363,23 @@ def test_every_form_loads(form: str, save: Callable, suffix: str, tmp_path: Path
     ]
 
 
-def test_runner_checkpoint_and_init_cfg(tmp_path: Path) -> None:
-    """A backbone trained in a runner's model starts another."""
+@pytest.mark.parametrize('form', ['dict', 'list', 'class'])
+def test_runner_checkpoint_and_init_cfg(tmp_path: Path, form: str) -> None:
+    """A backbone trained in a runner's model starts another, in whichever form MMEngine's configs may ask for it."""
     source = make_backbone(1)
     model = Line()
     model.backbone = source
     file = tmp_path / 'epoch_1.pth'
     torch.save({'meta': {}, 'state_dict': model.state_dict(), 'message_hub': {'best': np.float64(1)}}, file)
-    fresh = InternImage(**SMALL, init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+    init_cfg = dict(type=PretrainedInit if form == 'class' else 'Pretrained', checkpoint=str(file))
+    fresh = InternImage(**SMALL, init_cfg=[init_cfg] if form == 'list' else init_cfg)
     fresh.init_weights()
     assert_equal(fresh, dict(source.state_dict()))
+
+
+def test_init_cfg_needs_a_checkpoint() -> None:
+    with pytest.raises(ValueError, match="init_cfg of type Pretrained must name a checkpoint, got {'type'"):
+        InternImage(**SMALL, init_cfg=dict(type='Pretrained')).init_weights()
 
 
 @pytest.mark.parametrize('prefix', ['ema.backbone', 'ema.backbone.'])

@@ -252,6 +252,8 @@ ERRORS = [
     (dict(depths=[1, 1, 1]), ValueError, r'depths must be four positive ints.*\[1, 1, 1\]'),
     (dict(groups=[1, 2, 4]), ValueError, 'groups must be four positive ints'),
     (dict(groups=[3, 2, 4, 8]), ValueError, 'must divide the widths'),
+    (dict(depths=4), ValueError, 'depths must be four positive ints.*got 4'),
+    (dict(mlp_ratio=0), ValueError, 'mlp_ratio must be positive, got 0'),
     (dict(channels=15), ValueError, 'channels must be even and positive.*got 15'),
     (dict(core_op='DCNv4'), ValueError, "core_op must be one of DCNv3, DCNv3_pytorch, got 'DCNv4'"),
     (dict(norm_layer='GN'), ValueError, "norm_layer must be one of LN, BN, got 'GN'"),
@@ -264,6 +266,7 @@ ERRORS = [
     (dict(res_post_norm=True), ValueError, 'res_post_norm=True needs layer_scale=None, got layer_scale=1.0'),
     (dict(level2_post_norm=True), ValueError, 'level2_post_norm_block_ids must be given together'),
     (dict(level2_post_norm_block_ids=[0]), ValueError, 'must be given together'),
+    (dict(level2_post_norm=True, level2_post_norm_block_ids=[1, 1]), ValueError, r'must differ .* got \(1, 1\)'),
     (dict(level2_post_norm=True, level2_post_norm_block_ids=[2]), ValueError, r'must lie in 0..1, got \(2,\)'),
 ]
 

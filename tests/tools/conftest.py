@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
 @pytest.fixture(scope='session')
 def run(workplace: Path) -> Run:
     """Starts ``python ARGUMENTS`` in the workplace; a non-zero exit code fails the test unless ``check=False``."""
@@ -32,7 +41,7 @@ def run(workplace: Path) -> Run:
         done = subprocess.run(
             [sys.executable, '-W', 'ignore', *map(str, arguments)],
             cwd=workplace,
-            env={**os.environ, 'PYTHONPATH': str(ROOT), **variables},
+            env={**os.environ, 'PYTHONPATH': str(ROOT), 'CUDA_VISIBLE_DEVICES': '', **variables},
             capture_output=True,
             text=True,
             timeout=300,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
+from mmengine.device import get_device
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import RUNNERS
 from torch import nn
 
@@ -39,7 +43,7 @@ def test_a_given_port_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ['MASTER_PORT'] == '1234'
 
 
-def test_slurm_asks_for_the_first_node(monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]) -> None:
+def test_slurm_asks_for_the_first_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in LAUNCHERS['slurm']:
         monkeypatch.setenv(name, '0')
     monkeypatch.setenv('SLURM_NODELIST', 'node[7-9]')
@@ -65,8 +69,29 @@ def test_an_unknown_master(monkeypatch: pytest.MonkeyPatch) -> None:
         export_rank('mpi')
 
 
-def test_one_process_joins_no_group(tmp_path: os.PathLike[str]) -> None:
+def test_one_process_joins_no_group(tmp_path: Path) -> None:
     runner = PortableRunner(nn.Linear(1, 1), work_dir=str(tmp_path), experiment_name='one', log_level='ERROR')
     assert (runner.rank, runner.world_size) == (0, 1)
     assert not dist.is_initialized()
     assert RUNNERS.get('PortableRunner') is PortableRunner
+
+
+@pytest.mark.skipif(get_device() != 'cpu', reason='on a GPU MMEngine joins the processes')
+@pytest.mark.parametrize('launcher', LAUNCHERS)
+def test_without_a_gpu_processes_meet_over_gloo(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    for name, value in zip(LAUNCHERS[launcher], '010', strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+    monkeypatch.setenv('MASTER_PORT', str(free_port))
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SyncBatchNorm(4))
+    options = dict(work_dir=str(tmp_path), experiment_name=launcher, log_level='ERROR', launcher=launcher)
+    try:
+        runner = PortableRunner(model, env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=60)), **options)
+        assert dist.get_backend() == 'gloo'
+        assert isinstance(runner.model, MMDistributedDataParallel)
+        assert not any(isinstance(module, nn.SyncBatchNorm) for module in runner.model.modules())
+        assert runner.model(torch.rand(2, 3, 5, 5)).shape == (2, 4, 5, 5)
+    finally:
+        dist.destroy_process_group()

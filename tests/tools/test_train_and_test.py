@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -129,17 +128,11 @@ def test_training_goes_on_from_the_newest_checkpoint(
     assert steps == {3}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
-
-
-def test_two_processes_train_together_on_cpus(run: Run, workplace: Path) -> None:
-    """Both see half of the data, agree on the weights, and evaluate all images together."""
-    launch = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', str(free_port())]
+def test_two_processes_train_together_on_cpus(run: Run, workplace: Path, free_port: int) -> None:
+    """Two processes train, and evaluate all images together."""
+    launch = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', str(free_port)]
     arguments = [SEGMENTOR, '--work-dir', 'gloo', '--launcher', 'pytorch', *SHORT, *iterations(2)]
-    done = run(*launch, ROOT / 'tools/train.py', *arguments, 'model.backbone.init_cfg=None', CUDA_VISIBLE_DEVICES='')
+    done = run(*launch, ROOT / 'tools/train.py', *arguments, 'model.backbone.init_cfg=None')
     assert 'SyncBatchNorm layers, if any, become BatchNorm' in done.stdout
     assert 'Distributed training: True' in done.stdout and 'GPU number: 2' in done.stdout
     assert re.search(r'Iter\(val\) \[1/1\].*mIoU:', done.stdout)  # two batches of two for three images

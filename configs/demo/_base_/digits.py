@@ -1,7 +1,5 @@
 # What both demo models share: the data set of tools/demo/digits.py, a backbone for one CPU core, schedule and log.
-from importlib import import_module
-
-import_module('mmcv_custom')  # lets MMEngine find the bases mmseg::... of the onedl fork
+__import__('mmcv_custom')  # lets MMEngine find the bases mmseg::... of the onedl fork
 custom_imports = dict(imports=['mmcv_custom', 'mmdet_custom', 'mmseg_custom'], allow_failed_imports=False)
 
 data_root = 'data/digits/'
