@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 from mmcv.cnn.bricks.drop import DropPath
@@ -70,6 +70,9 @@ class Block(nn.Module):
     (``layer_scale``).
     """
 
+    gamma1: nn.Parameter | None
+    gamma2: nn.Parameter | None
+
     def __init__(self, arch: Arch, stage: int, drop_rate: float, drop_path_rate: float, with_cp: bool) -> None:
         super().__init__()
         channels = arch.widths[stage]
@@ -88,14 +91,11 @@ class Block(nn.Module):
         self.norm2 = build_norm('LN', channels)
         self.mlp = MLP(channels, int(channels * arch.mlp_ratio), arch.act_layer, drop_rate)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
-        if arch.layer_scale is not None:
-            self.gamma1 = nn.Parameter(torch.full((channels,), float(arch.layer_scale)))
-            self.gamma2 = nn.Parameter(torch.full((channels,), float(arch.layer_scale)))
-        if arch.res_post_norm:
-            self.res_post_norm1 = build_norm('LN', channels)
-            self.res_post_norm2 = build_norm('LN', channels)
-        self.layer_scale = arch.layer_scale is not None
-        self.res_post_norm = arch.res_post_norm
+        for name in ('gamma1', 'gamma2'):
+            first_value = None if arch.layer_scale is None else torch.full((channels,), float(arch.layer_scale))
+            self.register_parameter(name, None if first_value is None else nn.Parameter(first_value))
+        self.res_post_norm1 = build_norm('LN', channels) if arch.res_post_norm else nn.Identity()
+        self.res_post_norm2 = build_norm('LN', channels) if arch.res_post_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
@@ -103,23 +103,18 @@ class Block(nn.Module):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self._branch(x, self.dcn, '1'))
-        return x + self.drop_path(self._branch(x, self.mlp, '2'))
+        y = self.norm1(self.dcn(x)) if self.post_norm else self.res_post_norm1(self.dcn(self.norm1(x)))
+        x = x + self.drop_path(_scaled(y, self.gamma1))
+        y = self.norm2(self.mlp(x)) if self.post_norm else self.res_post_norm2(self.mlp(self.norm2(x)))
+        return x + self.drop_path(_scaled(y, self.gamma2))
 
-    def _branch(self, x: Tensor, body: nn.Module, which: Literal['1', '2']) -> Tensor:
-        norm = getattr(self, f'norm{which}')
-        y = norm(body(x)) if self.post_norm else body(norm(x))
-        if self.res_post_norm and not self.post_norm:
-            y = getattr(self, f'res_post_norm{which}')(y)
-        return getattr(self, f'gamma{which}') * y if self.layer_scale else y
+
+def _scaled(y: Tensor, gamma: Tensor | None) -> Tensor:
+    return y if gamma is None else gamma * y
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution, then the step to the next.
-
-    (N, H, W, C) -> the stage's features (N, H, W, C) and the next stage's input (N, H/2, W/2, 2C); the last, which
-    has no next, returns its features twice.
-    """
+    """Blocks of one resolution: (N, H, W, C) -> (N, H, W, C). ``downsample`` is the step to the next stage, if any."""
 
     def __init__(
         self, arch: Arch, stage: int, drop_rate: float, drop_path_rates: Sequence[float], with_cp: bool
@@ -134,14 +129,12 @@ class Stage(nn.Module):
             self.post_norms = nn.ModuleList(build_norm('LN', channels) for _ in self.post_norm_block_ids)
         self.downsample = Downsample(channels, arch.norm_layer) if stage < 3 else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in self.post_norm_block_ids:
                 x = self.post_norms[self.post_norm_block_ids.index(index)](x)
-        if self.norm is not None:
-            x = self.norm(x)
-        return x, x if self.downsample is None else self.downsample(x)
+        return x if self.norm is None else self.norm(x)
 
 
 def internimage_layer_depth(param_name: str, depths: Sequence[int]) -> int:
@@ -237,11 +230,13 @@ class InternImage(BaseModule):
         """(N, in_channels, H, W) -> one (N, C_i, H_i, W_i) per stage of ``out_indices``, contiguous."""
         x = self.pos_drop(self.patch_embed(x))
         outputs = []
-        for index, stage in enumerate(self.levels):
-            features, x = stage(x)
+        for index, stage in enumerate(cast(Sequence[Stage], self.levels)):
+            x = stage(x)
             if index in self.out_indices:
                 # mmcv's RoIAlign reads memory as (N, C, H, W) whatever the strides: channels last comes out as garbage.
-                outputs.append(features.permute(0, 3, 1, 2).contiguous())
+                outputs.append(x.permute(0, 3, 1, 2).contiguous())
+            if stage.downsample is not None:
+                x = stage.downsample(x)
         return tuple(outputs)
 
     def init_weights(self) -> None:
