@@ -14,14 +14,13 @@ matplotlib.use('Agg')  # before pyplot, which looks for a screen
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as run_lengths
-from pycocotools.coco import COCO
 
-COLOURS = plt.get_cmap('tab10').colors  # one per digit
+COLOURS = hsv_to_rgb([(digit / 10, 0.75, 1.0) for digit in range(10)])
 MIN_SCORE = 0.5
-SCALE = 4  # boxes and letters stay sharp on the enlarged image
 
 
 def read_scalars(work_dir: Path) -> list[dict[str, Any]]:
@@ -41,7 +40,7 @@ def plot_curve(axes: Axes, title: str, scalars: list[dict[str, Any]], metrics: d
         right.plot(*zip(*points, strict=True), marker='o', label=f'{label} {points[-1][1]:.3f}')
     right.set(ylabel='validation', ylim=(0, 1))
     handles = [*axes.get_lines(), *right.get_lines()]
-    axes.legend(handles, [str(handle.get_label()) for handle in handles], loc='center right')
+    axes.legend(handles, [str(handle.get_label()) for handle in handles], loc='lower left')
 
 
 def draw_curves(detector: Path, segmentor: Path, out: Path) -> None:
@@ -54,80 +53,66 @@ def draw_curves(detector: Path, segmentor: Path, out: Path) -> None:
     plt.close(figure)
 
 
-def show_image(axes: Axes, pixels: NDArray[np.uint8]) -> None:
-    height, width = pixels.shape[:2]
-    axes.imshow(pixels, extent=(0, width, height, 0), interpolation='nearest')
-    axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+def paint(pixels: NDArray[np.uint8], masks: list[tuple[int, NDArray[np.bool_]]]) -> NDArray[np.uint8]:
+    """The image (H, W, 3) dark and grey, with each (digit, mask) in the digit's colour."""
+    painted = np.repeat(pixels.mean(axis=2, keepdims=True) * 0.5, 3, axis=2)
+    for digit, mask in masks:
+        painted[mask] = 255 * COLOURS[digit]
+    return painted.astype(np.uint8)
 
 
-def tint(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], digit: int) -> NDArray[np.uint8]:
-    colour = np.array(COLOURS[digit]) * 255
-    return np.where(mask[..., None], 0.35 * pixels + 0.65 * colour, pixels).astype(np.uint8)
+def draw_instances(axes: Axes, pixels: NDArray[np.uint8], instances: list[tuple[int, dict, list[float]]]) -> None:
+    """Draw every (digit, mask as run lengths, box as x, y, width, height)."""
+    axes.imshow(paint(pixels, [(digit, run_lengths.decode(code).astype(bool)) for digit, code, _ in instances]))
+    for digit, _, (left, top, width, height) in instances:
+        frame = plt.Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color=COLOURS[digit], linewidth=1.5)
+        axes.add_patch(frame)
+        label = axes.text(left, max(top, 14), str(digit), fontsize=9, fontweight='bold', verticalalignment='bottom')
+        label.set_bbox(dict(facecolor=COLOURS[digit], edgecolor='none', pad=1))
 
 
-def draw_instances(axes: Axes, pixels: NDArray[np.uint8], instances: list[tuple[int, dict, list[float], str]]) -> None:
-    """Draw (digit, mask as run lengths, box xywh, text) each."""
-    faded = (pixels * 0.6 + 100).astype(np.uint8)
-    for digit, code, _, _ in instances:
-        faded = tint(faded, run_lengths.decode(code).astype(bool), digit)
-    show_image(axes, faded)
-    for digit, _, (left, top, width, height), text in instances:
-        axes.add_patch(plt.Rectangle((left, top), width, height, fill=False, color=COLOURS[digit], linewidth=1.5))
-        axes.text(
-            left,
-            max(top, 9),
-            text,
-            color='white',
-            fontsize=9,
-            fontweight='bold',
-            verticalalignment='bottom',
-            bbox=dict(facecolor=COLOURS[digit], edgecolor='none', pad=0.8),
-        )
+def true_instances(content: dict[str, Any], image_id: int) -> list[tuple[int, dict, list[float]]]:
+    """The truth of one image, from a COCO file of tools/demo/digits.py."""
+    found = [entry for entry in content['annotations'] if entry['image_id'] == image_id]
+    return [(entry['category_id'] - 1, entry['segmentation'], entry['bbox']) for entry in found]
 
 
-def draw_labels(axes: Axes, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-    """Draw a label map (H, W): 0 background, 1 + digit."""
-    faded = (pixels * 0.6 + 100).astype(np.uint8)
-    for label in np.unique(labels[labels > 0]):
-        faded = tint(faded, labels == label, label - 1)
-    show_image(axes, faded)
-
-
-def detections(prediction: dict[str, Any]) -> list[tuple[int, dict, list[float], str]]:
+def predicted_instances(prediction: dict[str, Any]) -> list[tuple[int, dict, list[float]]]:
+    """What a detector is sure enough of."""
     found = prediction['pred_instances']
-    boxes = found['bboxes'].numpy()
+    columns = (found[key] for key in ('labels', 'masks', 'bboxes', 'scores'))
     return [
-        (int(label), code, [*box[:2], *(box[2:] - box[:2])], f'{label} {100 * score:.0f}%')
-        for box, score, label, code in zip(boxes, found['scores'], found['labels'], found['masks'], strict=True)
+        (int(label), code, [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()])
+        for label, code, box, score in zip(*columns, strict=True)
         if score >= MIN_SCORE
     ]
 
 
 def draw_sheet(data: Path, detector: Path, segmentor: Path, out: Path, count: int = 8) -> None:
-    """Write a sheet of the first `count` validation images as a PNG file: truth and prediction of both models.
+    """Write the first `count` validation images, their truth and both models' predictions as a PNG file.
 
     Args:
         data: Root of the data set.
-        detector, segmentor: Files of predictions, from the option --out of tools/test.py.
+        detector, segmentor: Predictions, files of the option --out of tools/test.py.
+        out: PNG file.
     """
-    coco = COCO(data / 'annotations' / 'val.json')
+    content = json.loads((data / 'annotations' / 'val.json').read_text())
     boxes = {prediction['img_id']: prediction for prediction in pickle.loads(detector.read_bytes())}
     maps = {Path(prediction['img_path']).name: prediction for prediction in pickle.loads(segmentor.read_bytes())}
-    images = coco.loadImgs(sorted(coco.getImgIds())[:count])
-    figure, grid = plt.subplots(4, len(images), figsize=(2.1 * len(images), 8.6), layout='constrained', squeeze=False)
-    for row, title in zip(grid, ('truth', 'Mask R-CNN', 'truth', 'UperNet'), strict=True):
+    images = content['images'][:count]
+    figure, grid = plt.subplots(4, len(images), figsize=(2 * len(images), 8.4), layout='constrained', squeeze=False)
+    for row, title in zip(grid, ('image', 'truth', 'Mask R-CNN', 'UperNet'), strict=True):
         row[0].set_ylabel(title, fontsize=14)
     for column, image in zip(grid.T, images, strict=True):
         pixels = np.asarray(Image.open(data / 'images' / 'val' / image['file_name']))
-        truth = [
-            (a['category_id'] - 1, coco.annToRLE(a), a['bbox'], str(a['category_id'] - 1))
-            for a in coco.loadAnns(coco.getAnnIds(image['id']))
-        ]
-        draw_instances(column[0], pixels, truth)
-        draw_instances(column[1], pixels, detections(boxes[image['id']]))
-        draw_labels(column[2], pixels, np.asarray(Image.open(data / 'masks' / 'val' / image['file_name'])))
-        draw_labels(column[3], pixels, maps[image['file_name']]['pred_sem_seg'].numpy())
+        labels = maps[image['file_name']]['pred_sem_seg'].numpy()
+        column[0].imshow(pixels)
+        draw_instances(column[1], pixels, true_instances(content, image['id']))
+        draw_instances(column[2], pixels, predicted_instances(boxes[image['id']]))
+        column[3].imshow(paint(pixels, [(digit, labels == 1 + digit) for digit in range(10)]))
+        for axes in column:
+            axes.set(xticks=[], yticks=[])
     patches = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in COLOURS]
-    figure.legend(patches, list('0123456789'), ncol=10, loc='outside lower center', frameon=False)
+    figure.legend(patches, list('0123456789'), ncol=10, loc='outside lower center', frameon=False, fontsize=12)
     figure.savefig(out, dpi=100)
     plt.close(figure)

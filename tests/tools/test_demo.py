@@ -1,0 +1,28 @@
+"""The whole demo, with one step where it has many."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .conftest import ROOT
+
+
+def test_the_demo_ends_with_a_table_and_pictures(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / 'tools/demo/run.py', '--images', '4', '2', '--iterations', '1']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r'Iter\(train\) \[1/1\].*eta:', done.stdout)
+    assert re.search(r'Mask R-CNN +\d\.\d{3} +\d\.\d{3} +\d\.\d{3} +\d+\.\d\n', done.stdout)
+    assert re.search(r'UperNet +\d\.\d{3} +\d+\.\d\n', done.stdout)
+    pictures = [Path(path) for path in re.findall(r'\S+\.png$', done.stdout, re.MULTILINE)]
+    assert [path.name for path in pictures] == ['curves.png', 'predictions.png']
+    for path in pictures:
+        pixels = np.asarray(Image.open(path))
+        assert min(pixels.shape[:2]) >= 400 and pixels.std() > 10  # not blank
