@@ -44,17 +44,27 @@ def run_both(operator: Callable[..., Tensor], tensors: tuple[Tensor, ...], group
     torch.autograd.grad(output, tensors, torch.ones_like(output))
 
 
-def interleaved_medians(first: Callable[[], None], second: Callable[[], None], seconds: float) -> tuple[float, float]:
-    """Median times of two functions called in turn for some time, so that both see the same machine."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for function in (first, second):
+def time_per_call(function: Callable[[], None], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
         function()
+    return (time.perf_counter() - start) / calls
+
+
+def interleaved_medians(first: Callable[[], None], second: Callable[[], None], seconds: float) -> tuple[float, float]:
+    """Median times per call of two functions, measured in turn for some time, so that both see the same machine.
+
+    A turn is a block of calls, about a twentieth of a second: the second function shall not meet the caches and the
+    allocator as the first leaves them.
+    """
+    functions = (first, second)
+    calls = [max(1, int(0.05 / time_per_call(function, 3))) for function in functions]
+    times: tuple[list[float], list[float]] = ([], [])
     end = time.perf_counter() + seconds
     while len(times[0]) < 5 or time.perf_counter() < end:
-        for function, record in zip((first, second), times, strict=True):
-            start = time.perf_counter()
+        for function, number, record in zip(functions, calls, times, strict=True):
             function()
-            record.append(time.perf_counter() - start)
+            record.append(time_per_call(function, number))
     return statistics.median(times[0]), statistics.median(times[1])
 
 

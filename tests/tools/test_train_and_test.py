@@ -118,8 +118,8 @@ def test_training_goes_on_from_the_newest_checkpoint(
     checkpoint = request.getfixturevalue(model)
     moved = workplace / f'{model}-moved'
     moved.mkdir()
-    for name in (checkpoint.name, 'last_checkpoint'):
-        (moved / name).write_bytes((checkpoint.parent / name).read_bytes())
+    (moved / checkpoint.name).write_bytes(checkpoint.read_bytes())
+    (moved / 'last_checkpoint').write_text(f'/where/it/was/{checkpoint.name}')
     config = DETECTOR if model == 'detector' else SEGMENTOR
     log = train_config(run, config, moved.name, *iterations(3), 'model.backbone.init_cfg=None', '--resume')
     assert re.search(r'resumed epoch: 0, iter: 2', log)
