@@ -242,7 +242,7 @@ class InternImage(BaseModule):
     def init_weights(self) -> None:
         """Draws the weights, or loads them where ``init_cfg`` asks for it.
 
-        Linear layers get a truncated normal of std 0.02; DCNv3 keeps its own start, of zero offsets and equal weights.
+        The MLPs get a truncated normal of std 0.02; DCNv3 keeps its own start, of zero offsets and equal weights.
         """
         configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or [])
         pretrained = [cfg for cfg in configs if cfg['type'] in ('Pretrained', PretrainedInit)]

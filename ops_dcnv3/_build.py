@@ -1,7 +1,7 @@
 """How the CUDA library is compiled: one nvcc command, for ``setup.py`` and for the check that needs no GPU.
 
-torch's own CUDAExtension is no help here: it links the CUDA build of torch, and the stable ABI needs none of its
-libraries. Imports nothing of this package but its neighbours by path, because ``setup.py`` runs this file before the
+torch's own CUDAExtension is no help here: it insists on a CUDA build of torch, which the stable ABI makes needless at
+build time. Imports nothing of this package but its neighbours by path, because ``setup.py`` runs this file before the
 package exists.
 """
 
