@@ -24,6 +24,7 @@ class Geometry(NamedTuple):
     dilation: Pair
     groups: int
     offset_scale: float
+    mask_is_logits: bool = False
 
     @property
     def points(self) -> int:
@@ -55,6 +56,7 @@ def check_geometry(
     dilation: IntOrPair,
     groups: int,
     offset_scale: float,
+    mask_is_logits: bool = False,
 ) -> Geometry:
     """Normalises the geometry to pairs; ValueError where a number is out of range."""
     if not isinstance(groups, int) or groups < 1:
@@ -69,6 +71,7 @@ def check_geometry(
         _pair('dilation', dilation, 1),
         groups,
         float(offset_scale),
+        bool(mask_is_logits),
     )
 
 

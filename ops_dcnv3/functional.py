@@ -29,6 +29,7 @@ def dcnv3(
     dilation: IntOrPair = 1,
     groups: int = 1,
     offset_scale: float = 1.0,
+    mask_is_logits: bool = False,
 ) -> Tensor:
     """Deformable convolution v3 (InternImage, https://arxiv.org/abs/2211.05778, Eq. 2), without its linear projections.
 
@@ -44,13 +45,15 @@ def dcnv3(
     Args:
         input: (N, H, W, C), float64, float32, bfloat16 or float16; group after group along C.
         offset: (N, H_out, W_out, groups*P*2): per group and point a pair (x, y), in input pixels.
-        mask: (N, H_out, W_out, groups*P): the weights, used as they are. Points are ordered w-outer, h-inner.
+        mask: (N, H_out, W_out, groups*P): the weights, or their logits. Points are ordered w-outer, h-inner.
         kernel_size: Shape of the grid, an int or a pair (h, w).
         stride: Distance of neighbouring outputs, in input pixels, an int or a pair (h, w).
         padding: Pixels added on each side, an int or a pair (h, w).
         dilation: Distance of neighbouring points, in input pixels, an int or a pair (h, w).
         groups: Number of groups; divides C.
         offset_scale: Factor on the grid, around its middle, and on the offsets.
+        mask_is_logits: Whether the weights are the softmax of ``mask`` over the points of each group, instead of
+            ``mask`` itself. Cheaper than a softmax before the operator, whose result a backward has to keep.
 
     Returns:
         (N, H_out, W_out, C) with H_out = (H + 2*padding - dilation*(kernel - 1) - 1) // stride + 1, in the dtype of the
@@ -63,11 +66,11 @@ def dcnv3(
 
     Example:
         >>> input, offset = torch.rand(2, 8, 10, 32), torch.randn(2, 8, 10, 4 * 9 * 2)
-        >>> mask = torch.rand(2, 8, 10, 4, 9).softmax(-1).flatten(3)
-        >>> dcnv3(input, offset, mask, kernel_size=3, padding=1, groups=4).shape
+        >>> logits = torch.randn(2, 8, 10, 4 * 9)
+        >>> dcnv3(input, offset, logits, kernel_size=3, padding=1, groups=4, mask_is_logits=True).shape
         torch.Size([2, 8, 10, 32])
     """
-    geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
+    geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale, mask_is_logits)
     input, offset, mask = autocast(input, offset, mask)
     check_tensors(input, offset, mask, geometry)
     if extension.has_kernel(input.device.type):
@@ -93,8 +96,9 @@ def _fake_forward(
     dilation: Pair,
     groups: int,
     offset_scale: float,
+    mask_is_logits: bool = False,
 ) -> Tensor:
-    geometry = Geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
+    geometry = Geometry(kernel_size, stride, padding, dilation, groups, offset_scale, mask_is_logits)
     batch, height, width, channels = input.shape
     return input.new_empty(batch, *geometry.output_size(height, width), channels)
 

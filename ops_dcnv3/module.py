@@ -112,17 +112,16 @@ class DCNv3(nn.Module):
         """(N, H, W, C) -> (N, H, W, C)."""
         projected = self.input_proj(input)
         context = self.dw_conv(input.permute(0, 3, 1, 2))
-        mask = self.mask(context).unflatten(-1, (self.groups, -1))
-        mask = F.softmax(mask, dim=-1).flatten(3).to(projected.dtype)
         sampled = self.operator(
             projected,
             self.offset(context),
-            mask,
+            self.mask(context),
             self.kernel_size,
             padding=self.padding,
             dilation=self.dilation,
             groups=self.groups,
             offset_scale=self.offset_scale,
+            mask_is_logits=True,
         )
         if self.center_feature_scale:
             scale = torch.sigmoid(

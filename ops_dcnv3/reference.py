@@ -19,13 +19,14 @@ def dcnv3_reference(
     dilation: IntOrPair = 1,
     groups: int = 1,
     offset_scale: float = 1.0,
+    mask_is_logits: bool = False,
 ) -> Tensor:
     """Same arguments, result and errors as :func:`ops_dcnv3.dcnv3`, in plain PyTorch.
 
     Runs on any device, can be traced, exported and differentiated. Slow: it stores every sample of every point. 16-bit
     inputs are sampled in float32, because they cannot hold a pixel position; float64 stays float64.
     """
-    geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
+    geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale, mask_is_logits)
     input, offset, mask = autocast(input, offset, mask)
     check_tensors(input, offset, mask, geometry)
     return sample_with_grid(input, offset, mask, geometry)
@@ -54,6 +55,8 @@ def sample_with_grid(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geom
     samples = F.grid_sample(per_group, grid, mode='bilinear', padding_mode='zeros', align_corners=False)
 
     weights = mask.to(dtype).view(batch, rows, columns, groups, points)
+    if geometry.mask_is_logits:
+        weights = weights.softmax(-1)
     weights = weights.permute(0, 3, 1, 2, 4).reshape(batch * groups, 1, rows * columns, points)
     output = (samples * weights).sum(-1).view(batch, channels, rows, columns)
     return output.permute(0, 2, 3, 1).contiguous().to(input.dtype)

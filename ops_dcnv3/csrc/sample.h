@@ -26,26 +26,26 @@ struct Neighbours {
   T inside;                 // 1 where -1 < position < size, else 0; also 0 for NaN. Outside, weights and slopes are 0.
 };
 
-// Nothing is derived from a position outside, which may be anything.
+// A position outside may be anything, NaN included; -2 stands for it.
 template <typename T, typename I = int32_t>
 DCNV3_INLINE Neighbours<T, I> neighbours(T position, int32_t size) {
   const T zero{}, one = zero + 1, end = convert<T>(I{} + size);
-  const T within_low = position > -one ? position : -one;
-  const T inside_low = position > -one ? one : zero;
-  const T inside = position < end ? inside_low : zero;
-  const T safe = position < end ? within_low : zero;
+  const auto inside = (position > -one) & (position < end);
+  const T safe = inside ? position : -one - one;
   const T truncated = convert<T>(convert<I>(safe));
   const T floor = safe < truncated ? truncated - one : truncated;
-  const T fraction = safe - floor;
-  const I first{}, last = first + (size - 1), low = convert<I>(floor), next = low + 1;
+  const T next = floor + one, fraction = safe - floor;
+  const auto has_low = floor >= zero;
+  const auto has_high = (next >= zero) & (next < end);
+  const I first{}, last = first + (size - 1), low = convert<I>(floor), high = low + 1;
   Neighbours<T, I> result;
   result.low = low > first ? low : first;
-  result.high = next < last ? next : last;
-  result.high_slope = floor + one < end ? inside : zero;
-  result.low_slope = floor < zero ? zero : -inside;
-  result.low_weight = result.low_slope * (fraction - one);
-  result.high_weight = result.high_slope * fraction;
-  result.inside = inside;
+  result.high = high < last ? high : last;
+  result.low_weight = has_low ? one - fraction : zero;
+  result.high_weight = has_high ? fraction : zero;
+  result.low_slope = has_low ? -one : zero;
+  result.high_slope = has_high ? one : zero;
+  result.inside = inside ? one : zero;
   return result;
 }
 

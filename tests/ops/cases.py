@@ -42,6 +42,7 @@ class Case:
 
 # A geometry in which nothing is equal to anything else: swapped axes show.
 ASYMMETRIC = Geometry((3, 2), (2, 1), (1, 0), (2, 1), 2, 1.0)
+LOGITS = ASYMMETRIC._replace(mask_is_logits=True)
 
 
 def make_case(
@@ -54,7 +55,8 @@ def make_case(
     seed: int = 0,
     requires_grad: bool = False,
 ) -> Case:
-    """Random input, softmax masks, and offsets of a few ``spread`` pixels that keep off the kinks at integers."""
+    """Random input and masks (logits, or their softmax), and offsets of a few ``spread`` pixels that keep off the kinks
+    at integers."""
     generator = torch.Generator().manual_seed(seed)
     rows, columns = geometry.output_size(*size)
     samples = geometry.groups * geometry.points
@@ -62,7 +64,9 @@ def make_case(
     offset = spread * torch.randn(batch, rows, columns, samples * 2, generator=generator, dtype=torch.float64)
     offset = offset.floor() + 0.1 + 0.8 * (offset - offset.floor())
     mask = torch.randn(batch, rows, columns, geometry.groups, geometry.points, generator=generator, dtype=torch.float64)
-    tensors = (t.to(dtype).requires_grad_(requires_grad) for t in (input, offset, mask.softmax(-1).flatten(3)))
+    if not geometry.mask_is_logits:
+        mask = mask.softmax(-1)
+    tensors = (t.to(dtype).requires_grad_(requires_grad) for t in (input, offset, mask.flatten(3)))
     return Case(*tensors, geometry)
 
 
@@ -85,12 +89,14 @@ def load_golden(name: str, dtype: torch.dtype = torch.float64) -> tuple[Case, di
 
 def oracle(case: Case) -> Tensor:
     """DCNv3 as nested loops over the definition, in Python numbers."""
-    (kh, kw), (sh, sw), (ph, pw), (dh, dw), groups, scale = case.geometry
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw), groups, scale, mask_is_logits = case.geometry
     batch, height, width, channels = case.input.shape
     rows, columns = case.geometry.output_size(height, width)
     per_group = channels // groups
     output = torch.zeros(batch, rows, columns, channels, dtype=torch.float64)
     input, offset, mask = (t.detach().double() for t in case.tensors)
+    if mask_is_logits:
+        mask = mask.unflatten(-1, (groups, kh * kw)).softmax(-1).flatten(3)
 
     def pixel(n: int, y: int, x: int, c: int) -> float:
         return input[n, y, x, c].item() if 0 <= y < height and 0 <= x < width else 0.0

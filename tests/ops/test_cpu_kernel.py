@@ -23,8 +23,9 @@ from ops_dcnv3 import dcnv3, dcnv3_reference, extension
 from tests.ops.cases import gradients, make_case, relative_error
 from tests.ops.test_cpu_kernel import PLAIN
 for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 2e-5), (torch.bfloat16, 5e-2), (torch.float16, 5e-3)):
-    for group_channels in (3, 16, 32):
-        case = make_case(PLAIN, group_channels=group_channels, dtype=dtype, requires_grad=True)
+    for group_channels, mask_is_logits in ((3, False), (16, True), (32, False), (40, True)):
+        geometry = PLAIN._replace(mask_is_logits=mask_is_logits)
+        case = make_case(geometry, group_channels=group_channels, dtype=dtype, requires_grad=True)
         output, expected = dcnv3(*case.args), dcnv3_reference(*case.args)
         assert relative_error(output, expected) < tolerance
         grad_output = torch.randn_like(output)

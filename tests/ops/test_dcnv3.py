@@ -11,6 +11,7 @@ from tests.ops.cases import (
     ASYMMETRIC,
     DEVICES,
     GOLDENS,
+    LOGITS,
     gradients,
     load_golden,
     make_case,
@@ -22,6 +23,7 @@ OPERATORS = [pytest.param(dcnv3, id='compiled'), pytest.param(dcnv3_reference, i
 
 GEOMETRIES = {
     'asymmetric': ASYMMETRIC,
+    'logits': LOGITS,
     'padding_h': Geometry((3, 3), (1, 1), (2, 0), (1, 1), 1, 1.0),
     'padding_w': Geometry((3, 3), (1, 1), (0, 2), (1, 1), 1, 1.0),
     'even_dilated': Geometry((2, 4), (2, 3), (1, 2), (3, 1), 3, 0.7),
@@ -75,22 +77,24 @@ def test_any_channels_per_group(group_channels, groups, device):
     assert all(relative_error(grad, other) < 1e-13 for grad, other in grads)
 
 
+@pytest.mark.parametrize('geometry', [ASYMMETRIC, LOGITS], ids=['weights', 'logits'])
 @pytest.mark.parametrize('operator', OPERATORS)
-def test_gradcheck(operator):
-    case = make_case(batch=1, group_channels=2, requires_grad=True)
+def test_gradcheck(operator, geometry):
+    case = make_case(geometry, batch=1, group_channels=2, requires_grad=True)
     assert torch.autograd.gradcheck(lambda *tensors: operator(*tensors, *case.geometry), case.tensors)
 
 
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('mask_is_logits', [False, True], ids=['weights', 'logits'])
 @pytest.mark.parametrize(
     'dtype, tolerance',
     [(torch.float64, 1e-14), (torch.float32, 5e-6), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)],
     ids=['fp64', 'fp32', 'bf16', 'fp16'],
 )
-def test_dtypes(dtype, tolerance, operator, device):
+def test_dtypes(dtype, tolerance, mask_is_logits, operator, device):
     """Against float64 on the same, already rounded numbers; so the tolerance holds what the operator itself adds."""
-    geometry = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 2, 1.0)
+    geometry = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 2, 1.0, mask_is_logits)
     case = make_case(geometry, size=(40, 60), group_channels=16, dtype=dtype, requires_grad=True).to(device)
     exact = case.to(torch.float64)
     output, expected = operator(*case.args), dcnv3_reference(*exact.args)
@@ -102,6 +106,36 @@ def test_dtypes(dtype, tolerance, operator, device):
     ):
         assert grad.dtype == dtype
         assert relative_error(grad, other) < tolerance
+
+
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+@pytest.mark.parametrize('device', DEVICES)
+def test_logits_are_those_of_softmax(dtype, operator, device):
+    """Also where only the difference to the largest can be exponentiated, or some weights are exactly zero."""
+    case = make_case(dtype=dtype, requires_grad=True).to(device)
+    logits = torch.randn_like(case.mask).unflatten(-1, (2, 6)) * 5
+    logits[0] += torch.tensor([1e4, -1e4], dtype=dtype, device=device)[:, None]
+    logits[1, 0, 0, 0, :5] = -torch.inf
+    logits[1, 0, 1, 1, 2] -= 200
+    logits = logits.detach().requires_grad_()
+    mask = logits.softmax(-1).flatten(3)
+    expected = operator(case.input, case.offset, mask, *case.geometry)
+    output = operator(case.input, case.offset, logits.flatten(3), *case.geometry._replace(mask_is_logits=True))
+    tolerance = dict(rtol=0, atol=1e-13 if dtype == torch.float64 else 1e-5)
+    torch.testing.assert_close(output, expected, **tolerance)
+    grad_output, tensors = torch.randn_like(output), (case.input, case.offset, logits)
+    grads = torch.autograd.grad(output, tensors, grad_output)
+    torch.testing.assert_close(grads, torch.autograd.grad(expected, tensors, grad_output), **tolerance)
+    assert grads[2].abs().max() > 0.01
+
+
+@pytest.mark.parametrize('operator', OPERATORS)
+def test_a_logit_that_is_not_a_number_spoils_its_group_only(operator):
+    case = make_case(LOGITS)
+    case.mask[0, 0, 0, 7] = torch.nan
+    spoilt = operator(*case.args).isnan()
+    assert spoilt[0, 0, 0, 3:].all() and spoilt.sum() == 3
 
 
 @pytest.mark.parametrize('operator', OPERATORS)

@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ops_dcnv3 import DCNv3, DCNv3_pytorch, dcnv3, dcnv3_reference, functional
-from tests.ops.cases import ASYMMETRIC, DEVICES, make_case
+from tests.ops.cases import ASYMMETRIC, DEVICES, LOGITS, make_case
 
 SAMPLES = {
     'fp64': dict(requires_grad=True),
@@ -20,6 +20,7 @@ SAMPLES = {
     'fp32_16_channels': dict(dtype=torch.float32, group_channels=16, requires_grad=True),
     'bf16': dict(dtype=torch.bfloat16, requires_grad=True),
     'empty_batch': dict(batch=0, requires_grad=True),
+    'logits': dict(geometry=LOGITS, requires_grad=True),
 }
 
 
@@ -32,8 +33,9 @@ def test_opcheck_forward(name, device):
 
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('needs', [(True, True), (True, False), (False, True), (False, False)])
-def test_opcheck_backward(needs, device):
-    case = make_case().to(device)
+@pytest.mark.parametrize('geometry', [ASYMMETRIC, LOGITS], ids=['weights', 'logits'])
+def test_opcheck_backward(needs, geometry, device):
+    case = make_case(geometry).to(device)
     grad_output = torch.randn_like(dcnv3(*case.args))
     torch.library.opcheck(torch.ops.dcnv3.backward, (grad_output, *case.args, *needs))
 

@@ -6,6 +6,11 @@
 #include <cstring>
 #include <memory>
 #include <type_traits>
+#include <utility>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "isa.h"
 #include "tasks.h"
@@ -68,7 +73,7 @@ void parallel(int64_t tasks, int64_t grain, const Task& task) {
 
 Tensor forward(
     const Tensor& input_in, const Tensor& offset_in, const Tensor& mask_in, Ints kernel_size, Ints stride, Ints padding,
-    Ints dilation, int64_t groups, double offset_scale) {
+    Ints dilation, int64_t groups, double offset_scale, bool mask_is_logits) {
   const Params p =
       make_params(input_in, offset_in, mask_in, kernel_size, stride, padding, dilation, groups, offset_scale);
   const Tensor input = torch::stable::contiguous(input_in);
@@ -77,7 +82,7 @@ Tensor forward(
   Tensor output = torch::stable::new_empty(input, {p.batch, p.y.out_size, p.x.out_size, p.channels()});
   dispatch(input.scalar_type(), [&](auto zero) {
     using scalar_t = decltype(zero);
-    const Tensors<scalar_t> t{p, data<scalar_t>(input), data<scalar_t>(offset), data<scalar_t>(mask)};
+    const Tensors<scalar_t> t{p, data<scalar_t>(input), data<scalar_t>(offset), data<scalar_t>(mask), mask_is_logits};
     parallel(p.batch * p.y.out_size, rows_per_thread(p), Forward<scalar_t>{t, mutable_data<scalar_t>(output)});
   });
   return output;
@@ -85,8 +90,8 @@ Tensor forward(
 
 Gradients backward(
     const Tensor& grad_in, const Tensor& input_in, const Tensor& offset_in, const Tensor& mask_in, Ints kernel_size,
-    Ints stride, Ints padding, Ints dilation, int64_t groups, double offset_scale, bool needs_input,
-    bool needs_sampling) {
+    Ints stride, Ints padding, Ints dilation, int64_t groups, double offset_scale, bool mask_is_logits,
+    bool needs_input, bool needs_sampling) {
   const Params p =
       make_params(input_in, offset_in, mask_in, kernel_size, stride, padding, dilation, groups, offset_scale);
   check_grad_output(grad_in, input_in, p);
@@ -98,7 +103,7 @@ Gradients backward(
   BackwardResult result(input, offset, mask, needs_input, needs_sampling);
   dispatch(input.scalar_type(), [&](auto zero) {
     using scalar_t = decltype(zero);
-    const Tensors<scalar_t> t{p, data<scalar_t>(input), data<scalar_t>(offset), data<scalar_t>(mask)};
+    const Tensors<scalar_t> t{p, data<scalar_t>(input), data<scalar_t>(offset), data<scalar_t>(mask), mask_is_logits};
     const scalar_t* grad = data<scalar_t>(grad_output);
     const auto extents = std::make_unique<RowExtent[]>(p.batch * p.y.out_size);
     const SamplingGradients<scalar_t> sampling{

@@ -20,6 +20,7 @@ struct Tensors {
   const scalar_t* input;
   const scalar_t* offset;
   const scalar_t* mask;
+  bool mask_is_logits;
 };
 
 // Tasks: output rows of all images.

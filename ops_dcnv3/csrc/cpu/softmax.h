@@ -1,0 +1,73 @@
+// Softmax over the points of each group, for many groups at once. Included once per instruction set, see kernels.h.
+
+constexpr double inverse_factorial(int n) { return n == 0 ? 1.0 : inverse_factorial(n - 1) / n; }
+
+// exp(x) for x <= 0, to the last bit or two: 2^n * exp(r) with |r| <= log(2) / 2, where a Taylor polynomial serves.
+// Zero below the least number that has full precision; NaN stays NaN.
+template <typename T>
+DCNV3_INLINE Pack<T, kLanes<T>> exp_of_negative(const Pack<T, kLanes<T>>& x) {
+  constexpr bool kDouble = std::is_same_v<T, double>;
+  using Reals = Pack<T, kLanes<T>>;
+  using Bits = Pack<std::conditional_t<kDouble, int64_t, int32_t>, kLanes<T>>;
+  constexpr int kDegree = kDouble ? 13 : 7, kMantissaBits = kDouble ? 52 : 23;
+  constexpr T kLeast = kDouble ? -708 : -87;
+  constexpr T kRounder = kDouble ? 0x1.8p52 : 0x1.8p23f;  // adding it leaves the nearest integer in the lowest bits
+  constexpr T kLog2High = kDouble ? 0x1.62e42fefap-1 : 0x1.62ep-1f;  // few bits, so that n times it is exact
+  constexpr T kLog2Low = static_cast<T>(0x1.62e42fefa39efp-1L - static_cast<long double>(kLog2High));
+
+  const Reals least = Reals{} + kLeast, safe = x < least ? least : x;
+  const Reals shifted = safe * T(0x1.71547652b82fep0) + kRounder, n = shifted - kRounder;
+  const Reals rest = safe - n * kLog2High - n * kLog2Low;
+  Reals result = Reals{} + static_cast<T>(inverse_factorial(kDegree));
+  for (int k = kDegree - 1; k >= 0; --k) {
+    result = result * rest + static_cast<T>(inverse_factorial(k));
+  }
+  result = (Reals)((Bits)result + ((Bits)shifted << kMantissaBits));
+  return x < least ? Reals{} : result;
+}
+
+// In place. Room for a whole number of vectors is needed.
+template <typename T>
+DCNV3_INLINE void softmax(int64_t groups, int64_t points, T* logits) {
+  T* group = logits;
+  for (int64_t g = 0; g < groups; ++g, group += points) {
+    T largest = group[0];
+    for (int64_t i = 1; i < points; ++i) {
+      largest = group[i] > largest ? group[i] : largest;
+    }
+    for (int64_t i = 0; i < points; ++i) {
+      group[i] -= largest;
+    }
+  }
+  for (int64_t i = 0; i < groups * points; i += kLanes<T>) {
+    Pack<T, kLanes<T>> values;
+    std::memcpy(&values, logits + i, sizeof(values));
+    values = exp_of_negative<T>(values);
+    std::memcpy(logits + i, &values, sizeof(values));
+  }
+  group = logits;
+  for (int64_t g = 0; g < groups; ++g, group += points) {
+    T sum = 0;
+    for (int64_t i = 0; i < points; ++i) {
+      sum += group[i];
+    }
+    const T factor = 1 / sum;
+    for (int64_t i = 0; i < points; ++i) {
+      group[i] *= factor;
+    }
+  }
+}
+
+// Gradients by the weights become, in place, gradients by the logits.
+template <typename T>
+DCNV3_INLINE void softmax_backward(int64_t groups, int64_t points, const T* weights, T* grads) {
+  for (int64_t g = 0; g < groups; ++g, weights += points, grads += points) {
+    T mean = 0;
+    for (int64_t i = 0; i < points; ++i) {
+      mean += weights[i] * grads[i];
+    }
+    for (int64_t i = 0; i < points; ++i) {
+      grads[i] = weights[i] * (grads[i] - mean);
+    }
+  }
+}
