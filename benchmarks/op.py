@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import math
 import statistics
@@ -110,6 +111,22 @@ def build_operator(operator: Callable[..., Tensor], shape: Shape, *tensors: Tens
     return Contestant(lambda: operator(*tensors, KERNEL, padding=1, groups=shape.groups), tensors, same)
 
 
+def build_fused_softmax(shape: Shape, input: Tensor, offset: Tensor, mask: Tensor) -> Contestant:
+    """The operator on the logits of the weights."""
+    operator = functools.partial(dcnv3, mask_is_logits=True)
+    return build_operator(operator, shape, input, offset, mask.log())
+
+
+def build_separate_softmax(shape: Shape, input: Tensor, offset: Tensor, mask: Tensor) -> Contestant:
+    """The same with PyTorch's softmax before the operator."""
+
+    def operator(input: Tensor, offset: Tensor, logits: Tensor, *geometry: Any, **options: Any) -> Tensor:
+        weights = logits.unflatten(-1, (shape.groups, POINTS)).softmax(-1).flatten(3)
+        return dcnv3(input, offset, weights, *geometry, **options)
+
+    return build_operator(operator, shape, input, offset, mask.log())
+
+
 def build_mmcv(shape: Shape, input: Tensor, offset: Tensor, mask: Tensor) -> Contestant | None:
     """Its weights of one, a convolution per channel, leave the sum over the samples. None where it cannot run."""
     with contextlib.suppress(ImportError):
@@ -179,6 +196,8 @@ def build_dcnv4(shape: Shape, input: Tensor, offset: Tensor, mask: Tensor) -> Co
 
 BUILDERS: dict[str, Callable[..., Contestant | None]] = {
     OURS: lambda shape, *tensors: build_operator(dcnv3, shape, *tensors),
+    'fused softmax': build_fused_softmax,
+    'softmax before': build_separate_softmax,
     'reference': lambda shape, *tensors: build_operator(dcnv3_reference, shape, *tensors),
     'mmcv': build_mmcv,
     'conv3x3': build_convolution,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import torch
@@ -106,7 +105,7 @@ def _fake_forward(
 def _fake_backward(
     grad_output: Tensor, input: Tensor, offset: Tensor, mask: Tensor, *geometry_and_needs: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    needs_input, needs_sampling = geometry_and_needs[-2:]
+    needs_input, needs_sampling, _ = geometry_and_needs[-3:]
     return (
         input.new_empty(input.shape if needs_input else 0),
         offset.new_empty(offset.shape if needs_sampling else 0),
@@ -123,26 +122,19 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     needs_input, needs_offset, needs_mask = ctx.needs_input_grad[:3]
     input, offset, mask = ctx.saved_tensors
-    _check_determinism(input, needs_input)
     # The gradients of offset and mask are made of the same products, so the kernel computes both or neither.
     grads = torch.ops.dcnv3.backward(
-        grad_output, input, offset, mask, *ctx.geometry, needs_input, needs_offset or needs_mask
+        grad_output,
+        input,
+        offset,
+        mask,
+        *ctx.geometry,
+        needs_input,
+        needs_offset or needs_mask,
+        torch.are_deterministic_algorithms_enabled(),
     )
     wanted = (g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False))
     return *wanted, *(None for _ in ctx.geometry)
-
-
-def _check_determinism(input: Tensor, needs_input: bool) -> None:
-    """The CUDA kernel adds into the gradient of the input with atomics, in no fixed order."""
-    if not (needs_input and input.is_cuda and torch.are_deterministic_algorithms_enabled()):
-        return
-    message = (
-        'The CUDA backward of dcnv3 has no deterministic implementation for the gradient of its input; '
-        'use torch.use_deterministic_algorithms(True, warn_only=True) or ops_dcnv3.dcnv3_reference.'
-    )
-    if not torch.is_deterministic_algorithms_warn_only_enabled():
-        raise RuntimeError(message)
-    warnings.warn(message, stacklevel=2)
 
 
 def _no_second_derivative(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
@@ -159,7 +151,7 @@ def _flops(
 
 def _backward_flops(grad_output_shape: torch.Size, *forward_args: Any, **kwargs: Any) -> int:
     """As for convolutions: the gradients of data and of weights cost a forward each."""
-    needs_input, needs_sampling = forward_args[-2:]
+    needs_input, needs_sampling, _ = forward_args[-3:]
     return (needs_input + needs_sampling) * _flops(*forward_args, **kwargs)
 
 

@@ -115,15 +115,15 @@ class DCNv3_1d(nn.Module):
         offset = self.offset(context)
         if self.causal:
             offset = self._into_the_past(offset)
-        mask = F.softmax(self.mask(context).unflatten(-1, (self.groups, -1)), dim=-1).flatten(3)
         sampled = dcnv3(
             projected,
             F.pad(offset.unsqueeze(-1), (0, 1)).flatten(3).to(projected.dtype),  # along the row, not across it
-            mask.to(projected.dtype),
+            self.mask(context).to(projected.dtype),
             (1, self.kernel_size),
             padding=(0, self._middle),
             dilation=(1, self.dilation),
             groups=self.groups,
+            mask_is_logits=True,
         )
         return self.output_proj(sampled).squeeze(1)
 

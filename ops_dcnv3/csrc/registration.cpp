@@ -9,5 +9,5 @@ STABLE_TORCH_LIBRARY(dcnv3, m) {
   m.def(
       "backward(Tensor grad_output, Tensor input, Tensor offset, Tensor mask, int[2] kernel_size, int[2] stride, "
       "int[2] padding, int[2] dilation, int groups, float offset_scale, bool mask_is_logits, bool needs_input, "
-      "bool needs_sampling) -> (Tensor, Tensor, Tensor)");
+      "bool needs_sampling, bool deterministic) -> (Tensor, Tensor, Tensor)");
 }

@@ -319,12 +319,12 @@ def test_the_bare_operators_check_too(name):
     with pytest.raises(RuntimeError, match='dcnv3|meta'):
         torch.ops.dcnv3.forward(*arguments)
     with pytest.raises(RuntimeError, match='dcnv3|meta'):
-        torch.ops.dcnv3.backward(torch.rand(2, 2, 3, 6), *arguments, True, True)
+        torch.ops.dcnv3.backward(torch.rand(2, 2, 3, 6), *arguments, True, True, False)
 
 
 @pytest.mark.parametrize('change', [lambda g: g[..., :-1], lambda g: g[1:], lambda g: g.double(), lambda g: g[0]])
 def test_the_bare_backward_checks_its_gradient(change):
     arguments, grad_output = bare_arguments(), torch.rand(2, 2, 3, 6)
-    torch.ops.dcnv3.backward(grad_output, *arguments, True, True)
+    torch.ops.dcnv3.backward(grad_output, *arguments, True, True, False)
     with pytest.raises(RuntimeError, match='dcnv3: grad_output must have'):
-        torch.ops.dcnv3.backward(change(grad_output), *arguments, True, True)
+        torch.ops.dcnv3.backward(change(grad_output), *arguments, True, True, False)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ops_dcnv3 import DCNv3, DCNv3_pytorch, dcnv3, dcnv3_reference, functional
+from ops_dcnv3 import DCNv3, DCNv3_pytorch, dcnv3, dcnv3_reference
 from tests.ops.cases import ASYMMETRIC, DEVICES, LOGITS, make_case
 
 SAMPLES = {
@@ -37,7 +36,7 @@ def test_opcheck_forward(name, device):
 def test_opcheck_backward(needs, geometry, device):
     case = make_case(geometry).to(device)
     grad_output = torch.randn_like(dcnv3(*case.args))
-    torch.library.opcheck(torch.ops.dcnv3.backward, (grad_output, *case.args, *needs))
+    torch.library.opcheck(torch.ops.dcnv3.backward, (grad_output, *case.args, *needs, False))
 
 
 def test_second_derivatives_are_refused():
@@ -59,18 +58,20 @@ def test_the_cpu_gradient_is_deterministic(deterministic):
     dcnv3(*case.args).sum().backward()
 
 
-def test_the_cuda_gradient_of_the_input_respects_the_switch(deterministic):
-    """Which tensors are on a GPU is all that the check asks of them."""
-    on_gpu = SimpleNamespace(is_cuda=True)
-    check = functional._check_determinism
-    check(on_gpu, True)
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('logits', [False, True])
+def test_the_deterministic_gradient_is_the_same_and_always_the_same(deterministic, logits, dtype, device):
+    """On GPUs, where the other one adds up in any order."""
+    geometry = ASYMMETRIC._replace(mask_is_logits=logits)
+    case = make_case(geometry, size=(20, 30), group_channels=16, dtype=dtype, requires_grad=True).to(device)
+    grad_output = torch.randn_like(dcnv3(*case.args))
+    expected = torch.autograd.grad(dcnv3(*case.args), case.tensors, grad_output)
     deterministic(True)
-    check(on_gpu, False)
-    with pytest.raises(RuntimeError, match='no deterministic implementation.*warn_only=True'):
-        check(on_gpu, True)
-    deterministic(True, warn_only=True)
-    with pytest.warns(UserWarning, match='no deterministic implementation'):
-        check(on_gpu, True)
+    runs = [torch.autograd.grad(dcnv3(*case.args), case.tensors, grad_output) for _ in range(3)]
+    for grads in zip(expected, *runs, strict=True):
+        assert all(torch.equal(grad, grads[1]) for grad in grads[2:])
+        torch.testing.assert_close(grads[1], grads[0])
 
 
 def test_forward_mode_is_refused():

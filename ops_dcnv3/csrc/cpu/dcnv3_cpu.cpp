@@ -91,7 +91,7 @@ Tensor forward(
 Gradients backward(
     const Tensor& grad_in, const Tensor& input_in, const Tensor& offset_in, const Tensor& mask_in, Ints kernel_size,
     Ints stride, Ints padding, Ints dilation, int64_t groups, double offset_scale, bool mask_is_logits,
-    bool needs_input, bool needs_sampling) {
+    bool needs_input, bool needs_sampling, bool /* deterministic, always */) {
   const Params p =
       make_params(input_in, offset_in, mask_in, kernel_size, stride, padding, dilation, groups, offset_scale);
   check_grad_output(grad_in, input_in, p);
