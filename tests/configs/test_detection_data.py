@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmcv import imwrite
+from mmdet.datasets import LVISV1Dataset
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
@@ -67,6 +68,30 @@ def crowdhuman() -> None:
         write(f'data/CrowdHuman/annotations/annotation_{split}.odgt', content + '\n')
 
 
+def lvis() -> None:
+    left, top, right, bottom = BOX
+    classes = LVISV1Dataset.METAINFO['classes']
+    person = 1 + classes.index('person')
+    categories = [dict(id=1 + index, name=name, frequency='f') for index, name in enumerate(classes)]
+    box = [left, top, right - left, bottom - top]
+    outline = [[left, top, right, top, right, bottom, left, bottom]]
+    found = dict(id=1, image_id=1, category_id=person, bbox=box, area=box[2] * box[3], segmentation=outline)
+    images = [
+        dict(
+            id=1,
+            coco_url='http://images.cocodataset.org/val2017/000000000001.jpg',
+            height=HEIGHT,
+            width=WIDTH,
+            not_exhaustive_category_ids=[],
+            neg_category_ids=[],
+        )
+    ]
+    image('data/lvis_v1/val2017/000000000001.jpg')
+    content = json.dumps(dict(images=images, annotations=[found], categories=categories))
+    for name in ('train', 'val', 'minival'):
+        write(f'data/lvis_v1/annotations/lvis_v1_{name}.json', content)
+
+
 def openimages() -> None:
     left, top, right, bottom = BOX
     root = 'data/OpenImages'
@@ -93,6 +118,8 @@ def openimages() -> None:
         ('voc/*voc07*', voc, 'pascal_voc/mAP'),
         ('voc/*voc12*', voc, 'pascal_voc/mAP'),
         ('crowd_human/*.py', crowdhuman, 'crowd_human/JI'),  # mmdet's AP of CrowdHuman overlooks the first detection
+        ('lvis/*-val.py', lvis, 'lvis/bbox_AP'),
+        ('lvis/*minival.py', lvis, 'lvis/bbox_AP'),
         ('openimages/*.py', openimages, 'openimages/mAP'),
     ],
 )

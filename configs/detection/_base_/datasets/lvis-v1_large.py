@@ -8,5 +8,5 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=1, dataset=dict(pipeline=_base_.large_test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(metric='bbox')
+val_evaluator = dict(type='CompatLVISMetric', metric='bbox')
 test_evaluator = val_evaluator
