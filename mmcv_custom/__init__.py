@@ -7,12 +7,13 @@ find the configs of mmseg (:func:`mmcv_custom.onedl.locate_mmseg_configs`) and c
 
 from .checkpoint import register_safe_loader
 from .complexity import register_complexity
+from .conversion import convert_state_dict
 from .internimage import InternImage
 from .layer_decay import CustomLayerDecayOptimizerConstructor
 from .onedl import locate_mmseg_configs
 from .runner import PortableRunner
 
-__all__ = ['CustomLayerDecayOptimizerConstructor', 'InternImage', 'PortableRunner']
+__all__ = ['CustomLayerDecayOptimizerConstructor', 'InternImage', 'PortableRunner', 'convert_state_dict']
 
 locate_mmseg_configs()
 register_complexity()

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from .checkpoint import CheckpointError
 from .runner import LAUNCHERS, LauncherError, PortableRunner
 
 
 def fail(message: str) -> NoReturn:
     """Leaves the program with one line on stderr and exit code 1."""
     raise SystemExit(f'error: {message}')
+
+
+@contextmanager
+def checkpoint_errors_in_one_line() -> Iterator[None]:
+    """Within it a checkpoint that cannot be used ends the program by :func:`fail`."""
+    try:
+        yield
+    except CheckpointError as problem:
+        raise SystemExit(f'error: {" ".join(str(problem).split())}') from problem
 
 
 def new_parser(description: str) -> argparse.ArgumentParser:
@@ -40,15 +51,21 @@ def new_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """The config named on the command line, with its overrides, launcher and work folder."""
-    existing_file(args.config, 'config file')
+def read_config(path: str, overrides: dict | None = None) -> Config:
+    """The config in a file; the program ends where there is none that can be read."""
+    existing_file(path, 'config file')
     try:
-        cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(overrides or {})
     except Exception as problem:  # a config is a program: it can raise anything
         reason = ' '.join(str(problem).split())
-        raise SystemExit(f'error: cannot read config {args.config}: {type(problem).__name__}: {reason}') from problem
+        raise SystemExit(f'error: cannot read config {path}: {type(problem).__name__}: {reason}') from problem
+    return cfg
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config named on the command line, with its overrides, launcher and work folder."""
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
     return cfg
@@ -87,9 +104,25 @@ def _data_paths(dataset: Mapping) -> Iterator[str]:
             yield os.path.join(dataset.get('data_root') or '', path)
 
 
+def use_tta(cfg: Config) -> None:
+    """Makes a config test with its augmentations, by its ``tta_model`` and ``tta_pipeline``."""
+    if not {'tta_model', 'tta_pipeline'} <= set(cfg):
+        fail(f'--tta needs tta_model and tta_pipeline in {cfg.filename}')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
 def build_runner(cfg: Config) -> Runner:
     """The runner of a config: its ``runner_type``, by default :class:`mmcv_custom.runner.PortableRunner`."""
     try:
         return RUNNERS.build(cfg) if 'runner_type' in cfg else PortableRunner.from_cfg(cfg)
     except LauncherError as problem:
         fail(str(problem))
+
+
+def table(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells as lines of text with columns of equal width."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+    return '\n'.join(line.rstrip() for line in lines)

@@ -219,7 +219,7 @@ class InternImage(BaseModule):
         depths = self.arch.depths
         start = 0.0 if drop_path_type == 'linear' else drop_path_rate
         rates = torch.linspace(start, drop_path_rate, sum(depths), device='cpu').split(list(depths))
-        self.patch_embed = Stem(in_channels, self.arch.channels, self.arch.norm_layer, self.arch.act_layer)
+        self.patch_embed: nn.Module = Stem(in_channels, self.arch.channels, self.arch.norm_layer, self.arch.act_layer)
         self.pos_drop = nn.Dropout(drop_rate)
         self.levels = nn.ModuleList(
             Stage(self.arch, stage, drop_rate, rates[stage].tolist(), with_cp) for stage in range(4)
@@ -228,10 +228,22 @@ class InternImage(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) -> one (N, C_i, H_i, W_i) per stage of ``out_indices``, contiguous."""
-        x = self.pos_drop(self.patch_embed(x))
+        return self.forward_stages(self.forward_stem(x))
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, H/4, W/4, C)."""
+        return self.pos_drop(self.patch_embed(x))
+
+    def forward_stages(self, x: Tensor, additions: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
+        """What follows the stem: (N, H/4, W/4, C) -> one (N, C_i, H_i, W_i) per stage of ``out_indices``, contiguous.
+
+        Args:
+            x: The stem's output.
+            additions: One (N, H_i, W_i, C_i) per stage, added to what enters it, as in composite backbones.
+        """
         outputs = []
         for index, stage in enumerate(cast(Sequence[Stage], self.levels)):
-            x = stage(x)
+            x = stage(x if additions is None else x + additions[index])
             if index in self.out_indices:
                 # mmcv's RoIAlign reads memory as (N, C, H, W) whatever the strides: channels last comes out as garbage.
                 outputs.append(x.permute(0, 3, 1, 2).contiguous())

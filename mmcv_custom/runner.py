@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
 from mmengine.device import get_device
@@ -12,6 +13,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
+
+from .checkpoint import CheckpointError
 
 # Where each launcher says which process this is: rank, number of processes, rank within the machine.
 LAUNCHERS = {
@@ -82,3 +85,13 @@ class PortableRunner(Runner):
                 'device_ids': None,
             }
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def load_checkpoint(self, filename: str, *args: Any, **options: Any) -> dict:
+        """Loads the weights of a file, and returns its content."""
+        checkpoint = super().load_checkpoint(filename, *args, **options)
+        if self._resume and 'message_hub' not in checkpoint:
+            raise CheckpointError(
+                f'cannot resume from {filename}: it holds weights, but no training by MMEngine that could go on. '
+                'To start a training from these weights name it as load_from, without resume'
+            )
+        return checkpoint

@@ -5,10 +5,17 @@ python tools/test.py configs/demo/mask-rcnn_digits.py work_dirs/demo/mask-rcnn/i
 
 from __future__ import annotations
 
-from mmengine.config import ConfigDict
-
-from mmcv_custom import pictures  # noqa: F401  (registers PictureHook)
-from mmcv_custom.cli import build_runner, check_data, existing_file, fail, load_config, new_parser
+from mmcv_custom import completeness, pictures  # noqa: F401  (their hooks register themselves)
+from mmcv_custom.cli import (
+    build_runner,
+    check_data,
+    checkpoint_errors_in_one_line,
+    existing_file,
+    fail,
+    load_config,
+    new_parser,
+    use_tta,
+)
 
 DUMPERS = {'mmdet': 'DumpDetResults', 'mmseg': 'DumpSegResults'}
 
@@ -29,18 +36,18 @@ def main() -> None:
     cfg.load_from = existing_file(args.checkpoint, 'checkpoint')
     check_data(cfg, 'test')
     if args.tta:
-        if not {'tta_model', 'tta_pipeline'} <= set(cfg):
-            fail(f'--tta needs tta_model and tta_pipeline in {args.config}')
-        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        use_tta(cfg)
+    hooks = [dict(type='CompleteCheckpointHook')]
     if args.show_dir:
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='PictureHook', out_dir=args.show_dir)]
+        hooks.append(dict(type='PictureHook', out_dir=args.show_dir))
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks]
     if args.out:
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         dumper = DUMPERS.get(str(cfg.get('default_scope')), 'DumpResults')
         cfg.test_evaluator = [*metrics, dict(type=dumper, out_file_path=args.out)]
 
-    build_runner(cfg).test()
+    with checkpoint_errors_in_one_line():
+        build_runner(cfg).test()
 
 
 if __name__ == '__main__':

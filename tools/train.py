@@ -11,6 +11,7 @@ from mmengine.device import get_device
 from mmcv_custom.cli import (
     build_runner,
     check_data,
+    checkpoint_errors_in_one_line,
     existing_file,
     fail,
     load_config,
@@ -48,7 +49,8 @@ def main() -> None:
         cfg.load_from = existing_file(args.resume, 'checkpoint') if args.resume else newest_checkpoint(cfg.work_dir)
     check_data(cfg, 'train', 'val')
 
-    build_runner(cfg).train()
+    with checkpoint_errors_in_one_line():
+        build_runner(cfg).train()
 
 
 if __name__ == '__main__':

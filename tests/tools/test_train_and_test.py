@@ -191,6 +191,6 @@ def test_a_checkpoint_cannot_run_code(workplace: Path, detector: Path, monkeypat
     torch.save({**content, 'extra': Payload()}, workplace / 'evil.pth')
     monkeypatch.chdir(workplace)
     monkeypatch.setattr('sys.argv', ['test.py', str(DETECTOR), 'evil.pth', '--work-dir', 'evil'])
-    with pytest.raises(RuntimeError, match='refused to read evil.pth.*MM_INTERNIMAGE_UNSAFE_LOAD=1'):
+    with pytest.raises(SystemExit, match='error: refused to read evil.pth.*MM_INTERNIMAGE_UNSAFE_LOAD=1'):
         test.main()
     assert not (workplace / 'executed').exists()

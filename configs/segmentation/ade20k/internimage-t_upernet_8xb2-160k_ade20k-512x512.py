@@ -1,14 +1,14 @@
-_base_ = '../_base_/upernet_8xb2-160k_ade20k.py'
+# UperNet on InternImage-T, ADE20K: the official upernet_internimage_t_512_160k_ade20k.py.
+_base_ = [
+    '../_base_/schedules/160k.py',
+    '../_base_/backbones/internimage-t.py',
+    '../_base_/models/upernet.py',
+    '../_base_/datasets/ade20k_512x512.py',
+]
 
-pretrained = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/internimage_t_1k_224.pth'
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='InternImage',
-        arch='tiny',
-        drop_path_rate=0.2,
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
-    ),
-    decode_head=dict(in_channels=[64, 128, 256, 512]),
-    auxiliary_head=dict(in_channels=256),
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=_base_.backbone,
+    decode_head=dict(in_channels=_base_.in_channels),
+    auxiliary_head=dict(in_channels=_base_.in_channels[2]),
 )

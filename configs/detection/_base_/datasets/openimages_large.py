@@ -1,0 +1,13 @@
+# Open Images V6 in large images, which lie where the official code expects them.
+_base_ = ['mmdet::_base_/datasets/openimages_detection.py', 'large_images.py']
+large_test_pipeline = _base_.large_test_pipeline
+large_test_pipeline[-1].meta_keys += ('instances', 'image_level_labels')  # for its metric
+train_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    # The official config asks for it; mmdet 2 overlooks it where the schedule counts iterations.
+    sampler=dict(_delete_=True, type='ClassAwareSampler', num_sample_class=1),
+    dataset=dict(data_prefix=dict(img='train/'), pipeline=_base_.large_train_pipeline),
+)
+val_dataloader = dict(num_workers=2, dataset=dict(data_prefix=dict(img='validation/'), pipeline=large_test_pipeline))
+test_dataloader = val_dataloader

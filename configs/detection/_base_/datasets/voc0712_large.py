@@ -1,0 +1,18 @@
+# VOC 2007 and 2012 in large images, without end. The official config describes the same pipeline for training, but at a
+# place where mmdet 2 overlooks it: its code trains on images of 1000x600.
+_base_ = ['mmdet::_base_/datasets/voc0712.py', 'large_images.py']
+train_dataloader = dict(
+    batch_size=1,
+    sampler=dict(type='InfiniteSampler'),
+    dataset=dict(
+        dataset=dict(
+            datasets=[
+                # Objects below 32 pixels count too, other than in mmdet.
+                dict(dataset, filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=_base_.large_train_pipeline)
+                for dataset in _base_.train_dataloader.dataset.dataset.datasets
+            ]
+        )
+    ),
+)
+val_dataloader = dict(dataset=dict(pipeline=_base_.large_test_pipeline))
+test_dataloader = val_dataloader

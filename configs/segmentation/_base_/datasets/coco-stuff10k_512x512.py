@@ -1,0 +1,13 @@
+# COCO-Stuff 10k at 512x512, one image per GPU.
+_base_ = 'mmseg::_base_/datasets/coco-stuff10k.py'
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    dict(type='ResizeToMultiple', size_divisor=32),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+tta_pipeline = [dict(type='LoadImageFromFile'), dict(type='MultiScaleFlip', scale=(2048, 512))]
+train_dataloader = dict(batch_size=1)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,111 @@
+"""Convert an official detector or segmentor (mmdet 2, mmseg 0) for mmdet 3 and mmseg 1.
+
+python tools/convert_checkpoint.py mask_rcnn_internimage_t_fpn_1x_coco.pth converted.safetensors \\
+    --config configs/detection/coco/mask-rcnn_internimage-t_fpn_1x_coco.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mmcv_custom.checkpoint import SAFETENSORS_META, CheckpointError, compare, differences, load_safely
+from mmcv_custom.cli import checkpoint_errors_in_one_line, existing_file, fail, read_config
+from mmcv_custom.conversion import Conversion, convert, convert_checkpoint, unwrap
+
+SUFFIXES = ('.pth', '.safetensors')
+BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # all that these models save
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Convert an official detector or segmentor for mmdet 3 and mmseg 1.')
+    parser.add_argument('source', help='file or URL')
+    parser.add_argument('target', type=Path, help='file to write, .pth or .safetensors')
+    parser.add_argument('--config', help='config whose model the weights must fill, tensor for tensor')
+    parser.add_argument('--force', action='store_true', help='overwrite the target')
+    args = parser.parse_args()
+    if args.target.suffix not in SUFFIXES:
+        fail(f'the file to write must end in {" or ".join(SUFFIXES)}, got {args.target}')
+    if args.target.exists() and not args.force:
+        fail(f'{args.target} exists already; --force overwrites it')
+    existing_file(args.source, 'checkpoint')
+    cfg = read_config(args.config) if args.config else None
+
+    with checkpoint_errors_in_one_line():
+        conversion, meta = read(args.source)
+        print(conversion.summary())
+        print(table(conversion))
+        if cfg:
+            meta['cfg'] = cfg.pretty_text
+            check(conversion.state_dict, cfg)
+            print(f'fits the model of {args.config}')
+    write(args.target, conversion.state_dict, meta)
+    print(f'wrote {args.target}')
+
+
+def read(source: str) -> tuple[Conversion, dict[str, Any]]:
+    """The converted model in a file, and what MMEngine's files say in ``meta``."""
+    try:
+        checkpoint, conversion = convert_checkpoint(load_safely(source))
+        if conversion is None:  # of the new form, or of none that we know
+            conversion = convert(unwrap(checkpoint))
+    except (ValueError, FileNotFoundError) as error:
+        raise CheckpointError(f'cannot convert {source}: {error}') from error
+    known = checkpoint.get('meta') or {}
+    kept = {key: known[key] for key in ('dataset_meta', 'cfg') if key in known}
+    return conversion, {'mmengine_version': mmengine.__version__, 'converted_from': Path(source).name, **kept}
+
+
+def table(conversion: Conversion) -> str:
+    """Tensors, parameters and renamed tensors of each module of the model."""
+    changed = {*conversion.renamed.values(), *conversion.merged}
+    rows = [('module', 'tensors', 'parameters', 'renamed')]
+    modules = dict.fromkeys(name.split('.')[0] for name in conversion.state_dict)
+    for module in [*modules, 'in all']:
+        names = [name for name in conversion.state_dict if module in ('in all', name.split('.')[0])]
+        parameters = sum(conversion.state_dict[name].numel() for name in names if not name.endswith(BUFFERS))
+        rows.append((module, f'{len(names):,}', f'{parameters:,}', f'{len(changed.intersection(names)):,}'))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join('  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+
+
+def check(state: Mapping[str, Tensor], cfg: Config) -> None:
+    """Raises :class:`CheckpointError` unless names and shapes are those of the config's model."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    with torch.device('meta'):  # shapes only: no time and no memory for values
+        own = MODELS.build(cfg.model).state_dict()
+    found = differences(state, own, compare(own, state))
+    if found:
+        raise CheckpointError(f'the weights are not those of the model of {cfg.filename}: {found}')
+
+
+def write(target: Path, state: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Writes a checkpoint that MMEngine loads; under its name there is never a part of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f'.{target.name}.{os.getpid()}')
+    draft.touch()
+    mode = draft.stat().st_mode
+    try:
+        if target.suffix == '.safetensors':
+            contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+            save_file(contiguous, draft, {'format': 'pt', SAFETENSORS_META: mmengine.dump(meta, file_format='json')})
+        else:
+            torch.save({'meta': meta, 'state_dict': state}, draft)
+        draft.chmod(mode)  # safetensors leaves files that only their owner can read
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+if __name__ == '__main__':
+    main()
