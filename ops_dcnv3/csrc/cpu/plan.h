@@ -138,15 +138,16 @@ class Plan {
       write(kPixel, i, (y.low * width + x.low) | outside);
       write(kRight, i, x.high > x.low ? next : none);
       write(kDown, i, y.high > y.low ? below : none);
-      const auto weights = corner_weights(y, x);
-      const Reals mask = read(kMask, i);
-      store_interleaved<kLanes<T>>(
-          at(kWeights) + 4 * i, mask * weights.value[0], mask * weights.value[1], mask * weights.value[2],
-          mask * weights.value[3]);
       if constexpr (kSampling) {
         write(kSideY, i, y);
         write(kSideX, i, x);
         extend(y, outside);
+      } else {
+        const auto weights = corner_weights(y, x);
+        const Reals mask = read(kMask, i);
+        store_interleaved<kLanes<T>>(
+            at(kWeights) + 4 * i, mask * weights.value[0], mask * weights.value[1], mask * weights.value[2],
+            mask * weights.value[3]);
       }
     }
   }
