@@ -5,6 +5,7 @@ find the configs of mmseg (:func:`mmcv_custom.onedl.locate_mmseg_configs`) and c
 (:mod:`mmcv_custom.complexity`).
 """
 
+from .amp import CPUAmpOptimWrapper
 from .checkpoint import register_safe_loader
 from .complexity import register_complexity
 from .conversion import convert_state_dict
@@ -13,7 +14,13 @@ from .layer_decay import CustomLayerDecayOptimizerConstructor
 from .onedl import locate_mmseg_configs
 from .runner import PortableRunner
 
-__all__ = ['CustomLayerDecayOptimizerConstructor', 'InternImage', 'PortableRunner', 'convert_state_dict']
+__all__ = [
+    'CPUAmpOptimWrapper',
+    'CustomLayerDecayOptimizerConstructor',
+    'InternImage',
+    'PortableRunner',
+    'convert_state_dict',
+]
 
 locate_mmseg_configs()
 register_complexity()

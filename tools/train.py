@@ -29,7 +29,7 @@ def main() -> None:
         metavar='CHECKPOINT',
         help='go on from a checkpoint; without a value, from the newest in the work folder',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU only)')
+    parser.add_argument('--amp', action='store_true', help='mixed precision: float16, on the CPU bfloat16')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size, by auto_scale_lr'
     )
@@ -38,8 +38,9 @@ def main() -> None:
 
     if args.amp:
         if get_device() == 'cpu':
-            fail('--amp needs a GPU')
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+            cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+        else:
+            cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             fail(f'--auto-scale-lr needs auto_scale_lr.base_batch_size in {args.config}')

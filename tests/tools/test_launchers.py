@@ -92,10 +92,8 @@ def test_the_learning_rate_scales_only_when_asked(config_of) -> None:
     assert scaled.enable and scaled.base_batch_size == 16
 
 
-def test_mixed_precision_needs_a_gpu(config_of, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, 'get_device', lambda: 'cpu')
-    with pytest.raises(SystemExit, match='error: --amp needs a GPU'):
-        config_of(DETECTOR, '--amp')
-    monkeypatch.setattr(train, 'get_device', lambda: 'cuda')
-    assert config_of(DETECTOR, '--amp').optim_wrapper.type == 'AmpOptimWrapper'
+@pytest.mark.parametrize(('device', 'wrapper'), [('cpu', 'CPUAmpOptimWrapper'), ('cuda', 'AmpOptimWrapper')])
+def test_mixed_precision_fits_the_device(config_of, device: str, wrapper: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, 'get_device', lambda: device)
+    assert config_of(DETECTOR, '--amp').optim_wrapper.type == wrapper
     assert config_of(DETECTOR).optim_wrapper.type == 'OptimWrapper'

@@ -129,12 +129,13 @@ def test_training_goes_on_from_the_newest_checkpoint(
 
 
 def test_two_processes_train_together_on_cpus(run: Run, workplace: Path, free_port: int) -> None:
-    """Two processes train, and evaluate all images together."""
+    """Two processes train, in mixed precision, and evaluate all images together."""
     launch = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', str(free_port)]
-    arguments = [SEGMENTOR, '--work-dir', 'gloo', '--launcher', 'pytorch', *SHORT, *iterations(2)]
+    arguments = [SEGMENTOR, '--work-dir', 'gloo', '--launcher', 'pytorch', '--amp', *SHORT, *iterations(2)]
     done = run(*launch, ROOT / 'tools/train.py', *arguments, 'model.backbone.init_cfg=None')
     assert 'SyncBatchNorm layers, if any, become BatchNorm' in done.stdout
     assert 'Distributed training: True' in done.stdout and 'GPU number: 2' in done.stdout
+    assert "type='CPUAmpOptimWrapper'" in done.stdout
     assert re.search(r'Iter\(val\) \[1/1\].*mIoU:', done.stdout)  # two batches of two for three images
     assert load_safely(workplace / 'gloo/iter_2.pth')['meta']['iter'] == 2
 
