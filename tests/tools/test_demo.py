@@ -15,12 +15,13 @@ from .conftest import ROOT
 
 
 def test_the_demo_ends_with_a_table_and_pictures(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / 'tools/demo/run.py', '--images', '4', '2', '--iterations', '1']
+    command = [sys.executable, ROOT / 'tools/demo/run.py', '--images', '4', '2', '--iterations', '1', '--dino']
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(r'Iter\(train\) \[1/1\].*eta:', done.stdout)
     assert re.search(r'Mask R-CNN +\d\.\d{3} +\d\.\d{3} +\d\.\d{3} +\d+\.\d\n', done.stdout)
     assert re.search(r'UperNet +\d\.\d{3} +\d+\.\d\n', done.stdout)
+    assert re.search(r'DINO +\d\.\d{3} +\d\.\d{3} +\d+\.\d\n', done.stdout)
     pictures = [Path(path) for path in re.findall(r'\S+\.png$', done.stdout, re.MULTILINE)]
     assert [path.name for path in pictures] == ['curves.png', 'predictions.png']
     for path in pictures:

@@ -1,6 +1,6 @@
 """Train and evaluate a small Mask R-CNN and a small UperNet on this machine's CPU, and show what they learned.
 
-python tools/demo/run.py
+python tools/demo/run.py [--dino]
 
 Everything is written below the working directory: the data set to data/digits, the rest to work_dirs/demo.
 """
@@ -62,11 +62,19 @@ def train_and_test(config: str, work_dir: Path, options: list[str]) -> tuple[Pat
     return checkpoint, metrics, minutes
 
 
+def table_row(name: str, metrics: dict[str, float], minutes: float) -> str:
+    """A line of the table, blank where a model has no such metric."""
+    columns = {'coco/bbox_mAP': 6, 'coco/bbox_mAP_50': 8, 'coco/segm_mAP': 7, 'mIoU': 5}
+    cells = [f'{metrics[key]:{width}.3f}' if key in metrics else ' ' * width for key, width in columns.items()]
+    return '  '.join([f'{name:12}', *cells, f'{minutes:7.1f}'])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='output folder (%(default)s)')
     parser.add_argument('--images', type=int, nargs=2, default=(1500, 100), metavar=('TRAIN', 'VAL'))
     parser.add_argument('--iterations', type=int, help='of each training (default: as in the configs)')
+    parser.add_argument('--dino', action='store_true', help='train and evaluate a small DINO too')
     args = parser.parse_args()
     start = time.monotonic()
 
@@ -80,16 +88,19 @@ def main() -> None:
     checkpoint, found, minutes = train_and_test('mask-rcnn_digits.py', detector, options)
     start_from = f'model.backbone.init_cfg.checkpoint={checkpoint}'
     _, labelled, more_minutes = train_and_test('upernet_digits.py', segmentor, [*options, start_from])
+    rows = [
+        table_row('Mask R-CNN', found, minutes),
+        table_row('UperNet', dict(mIoU=labelled['mIoU'] / 100), more_minutes),
+    ]
+    if args.dino:
+        rows.append(table_row('DINO', *train_and_test('dino_digits.py', work_dir / 'dino', [*options, start_from])[1:]))
 
     curves, sheet = work_dir / 'curves.png', work_dir / 'predictions.png'
     draw_curves(detector, segmentor, curves)
     draw_sheet(DATA, detector / 'predictions.pkl', segmentor / 'predictions.pkl', sheet)
 
-    print(f'\n{"":12}  box AP  box AP50  mask AP   mIoU  minutes')
-    boxes, boxes50, masks = (found[f'coco/{key}'] for key in ('bbox_mAP', 'bbox_mAP_50', 'segm_mAP'))
-    print(f'{"Mask R-CNN":12}  {boxes:6.3f}  {boxes50:8.3f}  {masks:7.3f}  {"":5}  {minutes:7.1f}')
-    print(f'{"UperNet":12}  {"":6}  {"":8}  {"":7}  {labelled["mIoU"] / 100:5.3f}  {more_minutes:7.1f}')
-    print(f'{"in all":12}  {"":6}  {"":8}  {"":7}  {"":5}  {(time.monotonic() - start) / 60:7.1f}')
+    rows.append(table_row('in all', {}, (time.monotonic() - start) / 60))
+    print(f'\n{"":12}  box AP  box AP50  mask AP   mIoU  minutes', *rows, sep='\n')
     print(f'\nhow training went:           {curves}\npredictions beside the truth: {sheet}')
 
 
