@@ -61,6 +61,8 @@ def check_geometry(
     """Normalises the geometry to pairs; ValueError where a number is out of range."""
     if not isinstance(groups, int) or groups < 1:
         raise ValueError(f'dcnv3: groups must be an int >= 1, got {groups!r}')
+    if not isinstance(mask_is_logits, bool):
+        raise ValueError(f'dcnv3: mask_is_logits must be True or False, got {mask_is_logits!r}')
     # Not math.isfinite, which torch.compile(dynamic=True) cannot trace.
     if not -math.inf < offset_scale < math.inf:
         raise ValueError(f'dcnv3: offset_scale must be a finite number, got {offset_scale!r}')
@@ -71,7 +73,7 @@ def check_geometry(
         _pair('dilation', dilation, 1),
         groups,
         float(offset_scale),
-        bool(mask_is_logits),
+        mask_is_logits,
     )
 
 

@@ -34,7 +34,8 @@ def dcnv3(
 
     Every output pixel is, per group, a weighted sum of P = kernel_h * kernel_w bilinear samples of the input, at a
     regular grid displaced by learned offsets. Outside the image the input counts as zero; a sample at least one pixel
-    outside, or at a position that is not finite, contributes nothing and receives no gradient.
+    outside, or at a position that is not finite, contributes nothing and receives no gradient, as long as its weight,
+    the output's gradient and the input at the border are finite numbers.
 
     Runs on compiled CPU and CUDA kernels, and on :func:`dcnv3_reference` (with one warning) where those are not built
     or the environment variable ``DCNV3_FORCE_REFERENCE=1`` was set at import. Under autocast all three tensors take its

@@ -103,8 +103,8 @@ class DCNv3_1d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, L, C) -> (N, L, C)."""
-        if input.dim() != 3:
-            raise ValueError(f'input must be (N, L, C), got {input.dim()} dimensions with shape {tuple(input.shape)}')
+        if input.dim() != 3 or input.shape[1] < 1 or input.shape[2] != self.channels:
+            raise ValueError(f'input must be (N, L >= 1, C={self.channels}), got shape {tuple(input.shape)}')
         length = input.shape[1]
         if self.causal and length > MAX_CAUSAL_LENGTH:
             raise ValueError(f'input must have at most {MAX_CAUSAL_LENGTH} positions if causal, got {length}')

@@ -81,6 +81,8 @@ def table(conversion: Conversion) -> str:
 
 def check(state: Mapping[str, Tensor], cfg: Config) -> None:
     """Raises :class:`CheckpointError` unless names and shapes are those of the config's model."""
+    if 'model' not in cfg:
+        raise CheckpointError(f'{cfg.filename} holds no model to check the weights against')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     with torch.device('meta'):  # shapes only: no time and no memory for values
         own = MODELS.build(cfg.model).state_dict()

@@ -170,12 +170,15 @@ def measured() -> dict[str, dict[str, Any]]:
 
 
 def find(name: str) -> Model:
-    """A model by its name or by that of its official config.
+    """A model by its name, by that of its official config, or by that of its official checkpoint.
+
+    Of a checkpoint that serves two configs, the first is meant.
 
     Raises:
         UnknownModelError: There is none.
     """
-    known = {Path(model.official).stem: model for model in models().values()} | models()
+    by_file = {Path(model.checkpoint).stem: model for model in reversed(models().values()) if model.checkpoint}
+    known = by_file | {Path(model.official).stem: model for model in models().values()} | models()
     stem = Path(name).name.removesuffix('.py').removesuffix('.pth')
     if stem not in known:
         close = get_close_matches(stem, known, n=5)

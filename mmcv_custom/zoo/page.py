@@ -32,8 +32,8 @@ _INTRODUCTION = """\
 # Model zoo
 
 Every detector and segmentor that the [official repository]({repository})
-has a config for, as a config of MMDetection 3 or MMSegmentation 1. `tools/test.py` and `load_from` read the official
-checkpoints as they are and convert them on the way.
+has a config for, but one of DCNv4, as a config of MMDetection 3 or MMSegmentation 1. `tools/test.py` and `load_from`
+read the official checkpoints as they are and convert them on the way.
 
 ```bash
 python -m mmcv_custom.zoo list --dataset coco         # also: --method, --backbone
@@ -58,7 +58,8 @@ Conversion itself is tested against names, shapes and recorded outputs of the of
 FLOPs in the official convention: a multiply-add is one; counted are convolution and linear layers, and 5 per channel
 and sampling point of DCNv3, but no norms, activations or products of attention. Detectors see an image of 800 x 1280
 and, those of two stages, 1000 proposals and 100 masks. Segmentors see 512 x 2048, or what the printed figure was found
-to be of, which `show` tells. All printed FLOPs of detectors and segmentors come out within {worst:.1%}.
+to be of, which `show` tells. At these sizes all printed FLOPs of detectors and segmentors
+come out within {worst:.1%}.
 
 **Memory** is an estimate: the largest set of activations alive at once in the inference of one such image in float32,
 followed through a run of the model on tensors that have shapes and no values. Weights, and what kernels need for

@@ -186,6 +186,16 @@ def test_fixed_point_of_what_is_not_finite_is_nan(kernels):
     assert not Emulation(kernels, case, False).backward(torch.zeros(2, 5, 4, 8), True)[0].any()
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), 1e30])
+@pytest.mark.parametrize('logits', [False, True])
+def test_fixed_point_of_weights_that_are_not_finite_is_nan(value, logits, kernels):
+    case = make_case(SQUARE, group_channels=4, dtype=torch.float32)
+    case.mask[0] = value
+    grad_input = Emulation(kernels, case, logits).backward(torch.full((2, 5, 4, 8), 1e30), True)[0]
+    # Equal logits, however large, are equal weights; as a weight, times such a gradient, 1e30 is beyond float32.
+    assert grad_input.isfinite().all() if logits and value == 1e30 else grad_input.isnan().all()
+
+
 def test_a_sample_outside_reads_no_pixel(kernels):
     case = make_case(GEOMETRIES['point'], group_channels=4, dtype=torch.float32)
     case.input.fill_(float('inf'))

@@ -231,6 +231,17 @@ def test_wild_offsets_sample_nothing(value, dtype, operator, device):
     assert torch.all(wild.offset.grad[:, 0, 0] == 0) and torch.all(wild.mask.grad[:, 0, 0] == 0)
 
 
+@pytest.mark.parametrize('bits', [0x7FC00000, 0x7FFFFFFF, 0x7FC00001, -1])
+@pytest.mark.parametrize('point', range(6))
+def test_any_nan_among_the_logits_reaches_the_output(point, bits):
+    """Whatever its bits; GPUs make others than CPUs."""
+    case = make_case(LOGITS, dtype=torch.float32)
+    case.mask[0, 0, 0, point] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+    output = dcnv3(*case.args).unflatten(-1, (2, -1))
+    assert output[0, 0, 0, 0].isnan().all()
+    assert output.isnan().sum() == output.shape[-1]
+
+
 def test_infinite_pixels_stay_where_they_are():
     """A sample beyond the border reads no pixel, not even with weight zero: zero times infinity would be NaN."""
     case = make_case(Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1, 1.0), batch=1, group_channels=1)
@@ -281,6 +292,7 @@ ERRORS = {
     'dilation 0': (dict(dilation=0), 'dilation must be an int >= 1'),
     'padding': (dict(padding=-1), 'padding must be an int >= 0 .* got -1'),
     'groups 0': (dict(groups=0), 'groups must be an int >= 1, got 0'),
+    'mask_is_logits': (dict(mask_is_logits='False'), "mask_is_logits must be True or False, got 'False'"),
     'offset_scale': (dict(offset_scale=float('nan')), 'offset_scale must be a finite number, got nan'),
 }
 

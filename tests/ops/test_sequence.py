@@ -203,8 +203,11 @@ def test_errors(options, message):
 
 
 def test_errors_of_the_forward():
-    with pytest.raises(ValueError, match=r'input must be \(N, L, C\), got 2 dimensions with shape \(5, 8\)'):
+    with pytest.raises(ValueError, match=r'input must be \(N, L >= 1, C=8\), got shape \(5, 8\)'):
         DCNv3_1d(8, 2)(torch.rand(5, 8))
+    for shape in ((1, 5, 9), (1, 0, 8)):
+        with pytest.raises(ValueError, match='input must be'):
+            DCNv3_1d(8, 2)(torch.rand(shape))
     too_long = torch.rand(1, MAX_CAUSAL_LENGTH + 1, 1)
     with pytest.raises(ValueError, match='input must have at most 262144 positions if causal, got 262145'):
         DCNv3_1d(1, 1, causal=True)(too_long)

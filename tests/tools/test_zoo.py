@@ -116,8 +116,15 @@ def test_numbers_as_tables_print_them() -> None:
         'mask_rcnn_internimage_t_fpn_1x_coco.pth',
     ],
 )
-def test_models_are_found_by_either_name(name: str) -> None:
+def test_models_are_found_by_any_of_their_names(name: str) -> None:
     assert zoo.find(name).name == MASK_RCNN_T
+
+
+def test_a_checkpoint_of_another_name_than_its_config_is_found() -> None:
+    for model in zoo.models().values():
+        if model.checkpoint:
+            assert zoo.find(model.checkpoint).checkpoint == model.checkpoint
+    assert zoo.find('dino_4scale_cbinternimage_h_objects365_lvis.pth').name.endswith('minival')
 
 
 def test_an_unknown_name_is_told_with_those_close_to_it() -> None:

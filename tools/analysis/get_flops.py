@@ -48,6 +48,8 @@ def one_model(config: str, shape: list[int] | None, overrides: dict | None) -> s
     """A description, line by line."""
     cfg = read_config(config, overrides)
     model = next((model for model in zoo.models().values() if model.path == Path(config).resolve()), None)
+    if 'model' not in cfg:
+        fail(f'{config} holds no model')
     scope = cfg.get('default_scope')
     if scope not in zoo.IMAGES:
         fail(f'default_scope of {config} must be one of {", ".join(zoo.IMAGES)}, got {scope!r}')

@@ -1,5 +1,5 @@
 # Cascade R-CNN on InternImage-XL, CrowdHuman: the official cascade_internimage_xl_fpn_3x_crowd_human.py.
-# 64 GPUs of 2 images. No result was published.
+# 64 GPUs of 2 images. No result of it was published.
 _base_ = [
     '../_base_/models/cascade-rcnn_internimage.py',
     '../_base_/datasets/crowdhuman.py',

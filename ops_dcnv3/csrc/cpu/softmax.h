@@ -23,7 +23,8 @@ DCNV3_INLINE Pack<T, kLanes<T>> exp_of_negative(const Pack<T, kLanes<T>>& x) {
     result = result * rest + static_cast<T>(inverse_factorial(k));
   }
   result = (Reals)((Bits)result + ((Bits)shifted << kMantissaBits));
-  return x < least ? Reals{} : result;
+  // Shifted into the exponent, the bits of a NaN may make a number.
+  return x < least ? Reals{} : x == x ? result : x;
 }
 
 // In place. Room for a whole number of vectors is needed.

@@ -50,7 +50,7 @@ constexpr int64_t kRowsAhead = 3;
 template <int kAccess, typename T>
 DCNV3_INLINE void prefetch_below(const Params& p, T* image, int64_t out_row, int64_t unit, int64_t units) {
   const int64_t row = p.y.centre(out_row % p.y.out_size) + p.y.tap(p.y.kernel - 1) + kRowsAhead;
-  if (row < p.y.size) {
+  if (row >= 0 && row < p.y.size) {
     const int64_t begin = std::min<int64_t>(unit * p.x.stride / p.groups, p.x.size);
     const int64_t end = std::min<int64_t>((unit + units) * p.x.stride / p.groups, p.x.size);
     prefetch<kAccess, kL2>(image + (row * p.x.size + begin) * p.channels(), (end - begin) * p.channels());

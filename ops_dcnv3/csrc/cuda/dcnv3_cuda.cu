@@ -120,7 +120,7 @@ class FixedPoint {
     check_launch("unit");
   }
 
-  FixedSink sink() const { return {mutable_data<unsigned long long>(sums_), data<double>(per_unit_)}; }
+  FixedSink sink() const { return {mutable_data<unsigned long long>(sums_), mutable_data<double>(per_unit_)}; }
 
   template <typename T>
   void write(T* result) const {

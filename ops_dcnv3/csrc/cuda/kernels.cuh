@@ -255,10 +255,11 @@ struct FloatSink {
 };
 
 // The same in fixed point, where the order does not matter. The unit is a power of two, the least with which no sum can
-// overflow: for float32 and less it is finer than their own rounding.
+// overflow; so precision is relative to the largest product of the batch, not to the element's own value. A
+// contribution that is not finite has no fixed point: it makes the whole gradient NaN.
 struct FixedSink {
   unsigned long long* at;
-  const double* per_unit;  // see unit_kernel
+  double* per_unit;  // see unit_kernel
 
   __device__ bool wanted() const { return true; }
 
@@ -266,6 +267,9 @@ struct FixedSink {
   __device__ void add(int64_t index, const T (&values)[Width]) const {
 #pragma unroll
     for (int v = 0; v < Width; ++v) {
+      if (!(fabs(double(values[v])) < INFINITY)) {
+        *per_unit = NAN;
+      }
       atomicAdd(at + index + v, static_cast<unsigned long long>(__double2ll_rn(values[v] * *per_unit)));
     }
   }
@@ -405,7 +409,7 @@ __global__ void __launch_bounds__(kMaxThreads, kBackwardBlocks) backward_kernel(
   const int points = static_cast<int>(p.points());
   const T scale = static_cast<T>(p.offset_scale);
   const int mine = threadIdx.x / tile.lanes;
-  const int passes = mask_is_logits && points > tile.points ? 2 : 1;
+  const int passes = mask_is_logits && grad_offset != nullptr && points > tile.points ? 2 : 1;
   for_each_block(p, tile, [&](const Block& block) {
     block.stage(p, mask_is_logits, mask, items);
     for (int pass = 0; pass < passes; ++pass) {
