@@ -19,7 +19,7 @@ endif
 .PHONY: help demo test lint cuda-check doctor clean
 
 help:
-	@echo 'make demo        train and evaluate a small detector and a small segmentor on this machine'
+	@echo 'make demo        train and evaluate a small detector and a small segmentor here; ARGS=--dino adds a DINO'
 	@echo 'make test        the tests; RUN_SLOW=1 adds the slow ones, JOBS=2 processes, ARGS for pytest'
 	@echo 'make lint        ruff, mypy, clang-format'
 	@echo 'make cuda-check  compile the CUDA kernels with nvcc; needs no GPU'
