@@ -200,12 +200,14 @@ def test_the_whole_zoo_in_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (['nowhere.py'], 'there is no config file nowhere.py'),
         ([str(ROOT / MASK_RCNN_T), '--shape', '0', '32'], '--shape must be two positive numbers, got 0 32'),
         (['strange.py'], "default_scope of strange.py must be one of mmdet, mmseg, got 'mmpose'"),
+        (['empty.py'], 'empty.py holds no model'),
     ],
 )
 def test_mistakes_get_one_clear_line(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / 'strange.py').write_text("default_scope = 'mmpose'\n")
+    (tmp_path / 'empty.py').write_text("default_scope = 'mmdet'\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('sys.argv', ['get_flops.py', *arguments])
     with pytest.raises(SystemExit, match=f'^error: .*{message}'):

@@ -48,11 +48,11 @@ def one_model(config: str, shape: list[int] | None, overrides: dict | None) -> s
     """A description, line by line."""
     cfg = read_config(config, overrides)
     model = next((model for model in zoo.models().values() if model.path == Path(config).resolve()), None)
-    if 'model' not in cfg:
-        fail(f'{config} holds no model')
     scope = cfg.get('default_scope')
     if scope not in zoo.IMAGES:
         fail(f'default_scope of {config} must be one of {", ".join(zoo.IMAGES)}, got {scope!r}')
+    if 'model' not in cfg:
+        fail(f'{config} holds no model')
     size = padded(shape) if shape else model.size if model else zoo.IMAGES[scope]
     found = measure_config(cfg, size)
     as_published = model is not None and size == model.size and not overrides
