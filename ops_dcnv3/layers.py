@@ -58,6 +58,19 @@ def _permutation(from_channels_first: bool, to_channels_first: bool) -> list[nn.
     return [ToChannelsFirst() if to_channels_first else ToChannelsLast()]
 
 
+def init_on_regular_grid(layer: nn.Module) -> None:
+    """Start of a DCNv3 layer, over images or sequences: zero offsets, equal weights, an average over a regular grid."""
+    for name, init in (
+        ('offset', nn.init.zeros_),
+        ('mask', nn.init.zeros_),
+        ('input_proj', nn.init.xavier_uniform_),
+        ('output_proj', nn.init.xavier_uniform_),
+    ):
+        linear = getattr(layer, name)
+        init(linear.weight)
+        nn.init.zeros_(linear.bias)
+
+
 def build_activation(name: str) -> nn.Module:
     """The activation called ``name``: GELU (exact), ReLU or SiLU. ValueError for any other name."""
     if name not in ACTIVATIONS:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .arguments import check_geometry
 from .functional import dcnv3
-from .layers import build_activation, build_norm
+from .layers import build_activation, build_norm, init_on_regular_grid
 from .reference import dcnv3_reference
 
 
@@ -94,12 +94,7 @@ class DCNv3(nn.Module):
 
     def reset_parameters(self) -> None:
         """Zero offsets and uniform weights to start with: the layer begins as an average over a regular grid."""
-        for layer in (self.offset, self.mask):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        for layer in (self.input_proj, self.output_proj):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        init_on_regular_grid(self)
 
     def extra_repr(self) -> str:
         return (

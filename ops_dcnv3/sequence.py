@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .functional import dcnv3
-from .layers import build_activation, build_norm
+from .layers import build_activation, build_norm, init_on_regular_grid
 
 # How far, at least, a causal sample keeps before the position that it serves, in positions. A sample exactly at a
 # position would read only that one, but its derivative by the offset is taken towards the next, which is the future.
@@ -88,12 +88,7 @@ class DCNv3_1d(nn.Module):
 
     def reset_parameters(self) -> None:
         """Zero offsets and uniform weights to start with: the layer begins as an average over a regular grid."""
-        for layer in (self.offset, self.mask):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        for layer in (self.input_proj, self.output_proj):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        init_on_regular_grid(self)
 
     def extra_repr(self) -> str:
         return (
