@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ops_dcnv3 import DCNv3
-from ops_dcnv3.layers import build_activation, build_norm
+from ops_dcnv3.layers import Linear, build_activation, build_norm
 
 from .arch import CORE_OPS, Arch
 from .checkpoint import load_pretrained_backbone
@@ -54,9 +54,9 @@ class MLP(nn.Module):
 
     def __init__(self, channels: int, hidden: int, act_layer: str, drop_rate: float) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
+        self.fc1 = Linear(channels, hidden)
         self.act = build_activation(act_layer)
-        self.fc2 = nn.Linear(hidden, channels)
+        self.fc2 = Linear(hidden, channels)
         self.drop = nn.Dropout(drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:

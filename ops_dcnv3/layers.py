@@ -1,13 +1,15 @@
-"""Norms and activations for channels-last features, defined once for the operator and the backbone."""
+"""Linear layers, norms and activations for channels-last features, defined once for the operator and the backbone."""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-6  # of every LayerNorm in InternImage; BatchNorm keeps PyTorch's default
 
+HAS_ONEDNN = torch.backends.mkldnn.is_available()
 NORM_LAYERS = ('LN', 'BN')
-ACTIVATIONS: dict[str, type[nn.Module]] = {'GELU': nn.GELU, 'ReLU': nn.ReLU, 'SiLU': nn.SiLU}
 
 
 class ToChannelsFirst(nn.Module):
@@ -22,6 +24,27 @@ class ToChannelsLast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1)
+
+
+class Linear(nn.Linear):
+    """``nn.Linear``, as the 1x1 convolution that it is where PyTorch computes that faster.
+
+    That is over feature maps (N, H, W, C) in float32 on the CPU: PyTorch leaves matrix products to MKL, which keeps to
+    AVX2 on processors that are not Intel's, but convolutions to oneDNN, which uses what is there (docs/performance.md).
+    Elsewhere, and in exported models, it is a linear layer as ever.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != 'cpu' or x.dtype != torch.float32 or x.dim() != 4 or not _convolution_is_faster():
+            return super().forward(x)
+        return F.conv2d(x.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias).permute(0, 2, 3, 1)
+
+
+def _convolution_is_faster() -> bool:
+    # In 16-bit types, as under autocast, oneDNN computes linear layers too.
+    if not HAS_ONEDNN or torch.is_autocast_enabled('cpu'):
+        return False
+    return not (torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export())
 
 
 def build_norm(
@@ -71,8 +94,22 @@ def init_on_regular_grid(layer: nn.Module) -> None:
         nn.init.zeros_(linear.bias)
 
 
+class GELU(nn.GELU):
+    """The exact GELU, in place where no gradients are recorded: its input must not be used any more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {'GELU': GELU, 'ReLU': nn.ReLU, 'SiLU': nn.SiLU}
+
+
 def build_activation(name: str) -> nn.Module:
-    """The activation called ``name``: GELU (exact), ReLU or SiLU. ValueError for any other name."""
+    """The activation called ``name``: GELU (exact), ReLU or SiLU, to follow a layer whose output nothing else reads.
+
+    Raises:
+        ValueError: Any other name.
+    """
     if name not in ACTIVATIONS:
         raise ValueError(f'act_layer must be one of {", ".join(ACTIVATIONS)}, got {name!r}')
     return ACTIVATIONS[name]()

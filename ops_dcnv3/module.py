@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .arguments import check_geometry
 from .functional import dcnv3
-from .layers import build_activation, build_norm, init_on_regular_grid
+from .layers import Linear, build_activation, build_norm, init_on_regular_grid
 from .reference import dcnv3_reference
 
 
@@ -83,10 +83,10 @@ class DCNv3(nn.Module):
             build_norm(norm_layer, channels, channels_first_in=True),
             build_activation(act_layer),
         )
-        self.offset = nn.Linear(channels, groups * points * 2)
-        self.mask = nn.Linear(channels, groups * points)
-        self.input_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.offset = Linear(channels, groups * points * 2)
+        self.mask = Linear(channels, groups * points)
+        self.input_proj = Linear(channels, channels)
+        self.output_proj = Linear(channels, channels)
         if center_feature_scale:
             self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(groups, channels))
             self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(groups))

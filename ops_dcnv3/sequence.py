@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .functional import dcnv3
-from .layers import build_activation, build_norm, init_on_regular_grid
+from .layers import Linear, build_activation, build_norm, init_on_regular_grid
 
 # How far, at least, a causal sample keeps before the position that it serves, in positions. A sample exactly at a
 # position would read only that one, but its derivative by the offset is taken towards the next, which is the future.
@@ -80,10 +80,10 @@ class DCNv3_1d(nn.Module):
             build_norm('LN', channels, channels_first_in=True),
             build_activation(act_layer),
         )
-        self.offset = nn.Linear(channels, groups * kernel_size)
-        self.mask = nn.Linear(channels, groups * kernel_size)
-        self.input_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.offset = Linear(channels, groups * kernel_size)
+        self.mask = Linear(channels, groups * kernel_size)
+        self.input_proj = Linear(channels, channels)
+        self.output_proj = Linear(channels, channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

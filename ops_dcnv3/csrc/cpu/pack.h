@@ -78,6 +78,23 @@ DCNV3_INLINE void store(scalar_t* destination, const Pack<T, N>& pack) {
   }
 }
 
+// Whether a comparison holds in all lanes.
+template <int N, typename Mask>
+DCNV3_INLINE bool all(const Mask& mask) {
+#if DCNV3_VECTOR_BYTES == 64
+  return sizeof(mask[0]) == 8 ? _mm512_movepi64_mask((__m512i)mask) == 0xff
+                              : _mm512_movepi32_mask((__m512i)mask) == 0xffff;
+#elif DCNV3_VECTOR_BYTES == 32
+  return _mm256_movemask_epi8((__m256i)mask) == -1;
+#else
+  bool result = true;
+  for (int k = 0; k < N; ++k) {
+    result &= mask[k] != 0;
+  }
+  return result;
+#endif
+}
+
 template <int... Lanes, typename T>
 DCNV3_INLINE T shuffle(const T& a, const T& b) {
 #if defined(__clang__)

@@ -11,6 +11,15 @@ struct Samples {
   const T* weights;      // of the four corners in the output
 };
 
+// The neighbours of a position whose two pixels both lie in the image: what neighbours() computes, to the bit, in fewer
+// steps. Most samples are such.
+template <typename T, typename I>
+DCNV3_INLINE Neighbours<T, I> within(T position) {
+  const I low = convert<I>(position);
+  const T one = T{} + 1, fraction = position - convert<T>(low);
+  return {low, low + 1, one - fraction, fraction, -one, one, one};
+}
+
 // A unit is one group of one output pixel; the units of a row are numbered pixel by pixel. A chunk, which is planned at
 // a time, is whole pixels of one row, or some groups of one pixel. Arrays are padded to whole vectors, so that loops
 // over samples need no remainder; what the padding holds stems from samples before.
@@ -128,27 +137,40 @@ class Plan {
     const Reals scale = Reals{} + static_cast<T>(p_.offset_scale);
     const Reals middle_y = Reals{} + centre_y, middle_x = Reals{} + centre_x;
     const int32_t height = p_.y.size, width = p_.x.size;
+    const Reals last_y = Reals{} + static_cast<T>(height - 1), last_x = Reals{} + static_cast<T>(width - 1);
     const Integers none{}, next = none + static_cast<int32_t>(p_.channels()), below = next * width;
     for (int64_t i = 0; i < count; i += kLanes<T>) {
-      const auto y =
-          neighbours<Reals, Integers>(sample_position(middle_y, read(kTapY, i), read(kOffsetY, i), scale), height);
-      const auto x = neighbours<Reals, Integers>(
-          sample_position<Reals>(middle_x + read(kColumn, i), read(kTapX, i), read(kOffsetX, i), scale), width);
-      const Integers outside = convert<Integers>(y.inside * x.inside) - 1;  // all bits, or none
-      write(kPixel, i, (y.low * width + x.low) | outside);
-      write(kRight, i, x.high > x.low ? next : none);
-      write(kDown, i, y.high > y.low ? below : none);
-      if constexpr (kSampling) {
-        write(kSideY, i, y);
-        write(kSideX, i, x);
-        extend(y, outside);
+      const Reals y = sample_position(middle_y, read(kTapY, i), read(kOffsetY, i), scale);
+      const Reals x =
+          sample_position<Reals>(middle_x + read(kColumn, i), read(kTapX, i), read(kOffsetX, i), scale);
+      if (all<kLanes<T>>((y >= Reals{}) & (y < last_y) & (x >= Reals{}) & (x < last_x))) {
+        place<kSampling>(i, within<Reals, Integers>(y), within<Reals, Integers>(x), none, next, below);
       } else {
-        const auto weights = corner_weights(y, x);
-        const Reals mask = read(kMask, i);
-        store_interleaved<kLanes<T>>(
-            at(kWeights) + 4 * i, mask * weights.value[0], mask * weights.value[1], mask * weights.value[2],
-            mask * weights.value[3]);
+        const auto rows = neighbours<Reals, Integers>(y, height), columns = neighbours<Reals, Integers>(x, width);
+        const Integers outside = convert<Integers>(rows.inside * columns.inside) - 1;  // all bits, or none
+        place<kSampling>(
+            i, rows, columns, outside, columns.high > columns.low ? next : none, rows.high > rows.low ? below : none);
       }
+    }
+  }
+
+  template <bool kSampling>
+  DCNV3_INLINE void place(
+      int64_t i, const Sides& y, const Sides& x, const Integers& outside, const Integers& right,
+      const Integers& down) const {
+    write(kPixel, i, (y.low * p_.x.size + x.low) | outside);
+    write(kRight, i, right);
+    write(kDown, i, down);
+    if constexpr (kSampling) {
+      write(kSideY, i, y);
+      write(kSideX, i, x);
+      extend(y, outside);
+    } else {
+      const auto weights = corner_weights(y, x);
+      const Reals mask = read(kMask, i);
+      store_interleaved<kLanes<T>>(
+          at(kWeights) + 4 * i, mask * weights.value[0], mask * weights.value[1], mask * weights.value[2],
+          mask * weights.value[3]);
     }
   }
 
