@@ -1,4 +1,4 @@
-// The two halves of the backward. Included once per instruction set, see kernels.h.
+// The backward. Included once per instruction set, see kernels.h.
 
 // Products of the output's gradient with the four corners of each sample, summed over the channels but for
 // kPartialLanes lanes. kFirst: these are the first channels; otherwise adds to what is there.
@@ -62,15 +62,29 @@ DCNV3_INLINE void add_partial(const T* partial, Pack<T, kLanes<T>> products[4]) 
   products[3] = odds<L, 1>(odd[0], odd[1]);
 }
 
+// What a chunk's gradients of offset and mask are made in.
+template <typename scalar_t>
+struct SamplingBuffers {
+  using T = acc_t<scalar_t>;
+  std::unique_ptr<T[]> products, by_x, by_y, by_mask;
+
+  explicit SamplingBuffers(int64_t capacity)
+      : products(std::make_unique<T[]>(4 * kPartialLanes * capacity)),
+        by_x(std::make_unique<T[]>(capacity)),
+        by_y(std::make_unique<T[]>(capacity)),
+        by_mask(std::make_unique<T[]>(capacity)) {}
+};
+
 // Turns the products of a chunk into gradients, which begin at the given addresses.
 template <typename scalar_t>
 DCNV3_INLINE void finish(
-    const Tensors<scalar_t>& t, const Plan<scalar_t>& plan, const acc_t<scalar_t>* products, int64_t units,
-    acc_t<scalar_t>* buffer, scalar_t* grad_offset, scalar_t* grad_mask) {
+    const Tensors<scalar_t>& t, const Plan<scalar_t>& plan, const SamplingBuffers<scalar_t>& buffers, int64_t units,
+    scalar_t* grad_offset, scalar_t* grad_mask) {
   using T = acc_t<scalar_t>;
   using Reals = Pack<T, kLanes<T>>;
   const int64_t count = units * t.p.points();
-  T *const by_x = buffer, *const by_y = by_x + plan.capacity(), *const by_mask = by_y + plan.capacity();
+  const T* const products = buffers.products.get();
+  T *const by_x = buffers.by_x.get(), *const by_y = buffers.by_y.get(), *const by_mask = buffers.by_mask.get();
   const auto dot = [](const Reals a[4], const Reals b[4], Reals& result)
                        DCNV3_INLINE_LAMBDA { result = (a[0] * b[0] + a[1] * b[1]) + (a[2] * b[2] + a[3] * b[3]); };
   for (int64_t i = 0; i < count; i += kLanes<T>) {
@@ -100,46 +114,11 @@ DCNV3_INLINE void finish(
   }
 }
 
-template <typename scalar_t>
-DCNV3_TARGET void run(const SamplingGradients<scalar_t>& task, int64_t begin, int64_t end) {
-  using T = acc_t<scalar_t>;
-  const Params& p = task.t.p;
-  Plan<scalar_t> plan(task.t);
-  plan.take_extent();
-  const auto products = std::make_unique<T[]>(4 * kPartialLanes * plan.capacity());
-  const auto buffer = std::make_unique<T[]>(3 * plan.capacity());
-  for (int64_t out_row = begin; out_row < end; ++out_row) {
-    const scalar_t* const image = task.t.input + out_row / p.y.out_size * p.image_size();
-    for_each_chunk<true>(p, plan, out_row, [&](int64_t unit, int64_t units) DCNV3_INLINE_LAMBDA {
-      if (task.grad_offset == nullptr) {
-        return;
-      }
-      prefetch_below<kRead>(p, image, out_row, unit, units);
-      const int64_t first = out_row * p.x.out_size * p.groups + unit;
-      for_each_tile<T>(p, unit, units, [&](auto tile, const Walk& walk) DCNV3_INLINE_LAMBDA {
-        const auto multiply = walk.out_channel == 0 ? multiply_samples<decltype(tile), true, scalar_t>
-                                                    : multiply_samples<decltype(tile), false, scalar_t>;
-        multiply(walk, plan.samples(), image, task.grad_output + first * p.group_channels, products.get());
-      });
-      finish(
-          task.t, plan, products.get(), units, buffer.get(), task.grad_offset + 2 * first * p.points(),
-          task.grad_mask + first * p.points());
-    });
-    task.extents[out_row] = plan.take_extent();
-  }
-}
-
-// Rows of the input, as the range of their pixels.
-struct Band {
-  int64_t begin, end;
-
-  bool holds(int64_t pixel) const { return begin <= pixel && pixel < end; }
-};
-
 // Adds to the pixels of the band. kWhole: the band is known to hold all corners.
 template <typename Tile, bool kWhole, typename scalar_t>
 DCNV3_NOINLINE void scatter_samples(
-    Walk walk, Samples<acc_t<scalar_t>> samples, Band band, const scalar_t* grad_output, acc_t<scalar_t>* grad_image) {
+    Walk walk, Samples<acc_t<scalar_t>> samples, PixelRange band, const scalar_t* grad_output,
+    acc_t<scalar_t>* grad_image) {
   using T = acc_t<scalar_t>;
   using Values = Pack<T, Tile::lanes>;
   grad_output += walk.out_channel;
@@ -161,8 +140,8 @@ DCNV3_NOINLINE void scatter_samples(
         Values weights[4];
         spread<Tile::lanes, T>(weights, samples.weights + 4 * i);
         for (int k = 0; k < 4; ++k) {
-          const bool lower = k >= 2 && samples.down[i] != 0;
-          if (!kWhole && !band.holds(samples.pixel[i] + (lower ? samples.width : 0))) {
+          const int64_t lower = k >= 2 && samples.down[i] != 0, right = k % 2 == 1 && samples.right[i] != 0;
+          if (!kWhole && !band.holds(samples.pixel[i] + lower * samples.width + right)) {
             continue;
           }
           for (int r = 0; r < Tile::registers; ++r) {
@@ -179,30 +158,72 @@ DCNV3_NOINLINE void scatter_samples(
 }
 
 template <typename scalar_t>
-DCNV3_TARGET void run(const InputGradient<scalar_t>& task, int64_t begin, int64_t end) {
+DCNV3_TARGET void run(const Reach<scalar_t>& task, int64_t begin, int64_t end) {
+  Plan<scalar_t> plan(task.t, task.pieces);
+  for (int64_t piece = begin; piece < end; ++piece) {
+    PositionRange range;
+    for_each_chunk(task.t.p, task.pieces, piece, [&](int64_t out_row, int64_t unit, int64_t units) DCNV3_INLINE_LAMBDA {
+      plan.widen(range, out_row, unit, units);
+    });
+    task.reach[piece] = range.pixels(task.t.p);
+  }
+}
+
+// One piece. kSampling: gradients of offset and mask are wanted. grad_image is null where the piece does not reach the
+// band; mine: the piece's share of the pixels lies in the band.
+template <bool kSampling, typename scalar_t>
+DCNV3_NOINLINE void visit(
+    const Backward<scalar_t>& task, SamplingBuffers<scalar_t>& buffers, Plan<scalar_t>& plan, int64_t piece, bool mine,
+    PixelRange band, bool whole, acc_t<scalar_t>* grad_image) {
+  using T = acc_t<scalar_t>;
   const Params& p = task.t.p;
-  Plan<scalar_t> plan(task.t);
-  for (int64_t index = begin; index < end; ++index) {
-    const int64_t number = index / task.bands, part = index % task.bands;
-    const int64_t first_row = p.y.size * part / task.bands, end_row = p.y.size * (part + 1) / task.bands;
-    const Band band{first_row * p.x.size, end_row * p.x.size};
-    acc_t<scalar_t>* const grad_image = task.grad_input + number * p.image_size();
-    for (int64_t out_row = number * p.y.out_size; out_row < (number + 1) * p.y.out_size; ++out_row) {
-      const RowExtent& extent = task.extents[out_row];
-      if (extent.high < first_row || extent.low >= end_row) {
-        continue;
-      }
-      const bool whole = first_row <= extent.low && extent.high < end_row;
-      for_each_chunk<false>(p, plan, out_row, [&](int64_t unit, int64_t units) DCNV3_INLINE_LAMBDA {
-        prefetch_below<kWrite>(p, grad_image, out_row, unit, units);
-        const scalar_t* const grad_output =
-            task.grad_output + (out_row * p.x.out_size * p.groups + unit) * p.group_channels;
-        for_each_tile<acc_t<scalar_t>>(p, unit, units, [&](auto tile, const Walk& walk) DCNV3_INLINE_LAMBDA {
-          const auto scatter = whole ? scatter_samples<decltype(tile), true, scalar_t>
-                                     : scatter_samples<decltype(tile), false, scalar_t>;
-          scatter(walk, plan.samples(), band, grad_output, grad_image);
-        });
+  for_each_chunk(p, task.pieces, piece, [&](int64_t out_row, int64_t unit, int64_t units) DCNV3_INLINE_LAMBDA {
+    const int64_t first = out_row * p.x.out_size * p.groups + unit;
+    const scalar_t* const grad_output = task.grad_output + first * p.group_channels;
+    plan.template make<kSampling>(out_row, unit, units);
+    if (kSampling && mine) {
+      const scalar_t* const image = task.t.input + out_row / p.y.out_size * p.image_size();
+      prefetch_below<kRead>(p, image, out_row, unit, units);
+      for_each_tile<T>(p, unit, units, [&](auto tile, const Walk& walk) DCNV3_INLINE_LAMBDA {
+        const auto multiply = walk.out_channel == 0 ? multiply_samples<decltype(tile), true, scalar_t>
+                                                    : multiply_samples<decltype(tile), false, scalar_t>;
+        multiply(walk, plan.samples(), image, grad_output, buffers.products.get());
       });
+      finish(
+          task.t, plan, buffers, units, task.grad_offset + 2 * first * p.points(), task.grad_mask + first * p.points());
+    }
+    if (grad_image != nullptr) {
+      prefetch_below<kWrite>(p, grad_image, out_row, unit, units);
+      for_each_tile<T>(p, unit, units, [&](auto tile, const Walk& walk) DCNV3_INLINE_LAMBDA {
+        const auto scatter =
+            whole ? scatter_samples<decltype(tile), true, scalar_t> : scatter_samples<decltype(tile), false, scalar_t>;
+        scatter(walk, plan.samples(), band, grad_output, grad_image);
+      });
+    }
+  });
+}
+
+template <typename scalar_t>
+DCNV3_TARGET void run(const Backward<scalar_t>& task, int64_t begin, int64_t end) {
+  const Params& p = task.t.p;
+  Plan<scalar_t> plan(task.t, task.pieces);
+  SamplingBuffers<scalar_t> buffers(plan.capacity());
+  const int64_t pixels = int64_t(p.y.size) * p.x.size;
+  for (int64_t number = begin / pixels; number * pixels < end; ++number) {
+    const int64_t first = number * pixels;
+    const PixelRange image{0, pixels}, band{std::max(begin - first, image.begin), std::min(end - first, image.end)};
+    for (int64_t k = 0; k < task.pieces.per_image; ++k) {
+      const int64_t piece = number * task.pieces.per_image + k;
+      const PixelRange reach = task.reach == nullptr ? image : task.reach[piece];
+      const bool mine = task.grad_offset != nullptr && band.holds(k * pixels / task.pieces.per_image);
+      const bool adds = task.grad_input != nullptr && band.meets(reach);
+      if (mine || adds) {
+        // One function for all pieces, so that those of two bands are planned alike to the bit.
+        const auto visit_piece = task.grad_offset != nullptr ? visit<true, scalar_t> : visit<false, scalar_t>;
+        visit_piece(
+            task, buffers, plan, piece, mine, band, band.holds(reach),
+            adds ? task.grad_input + number * p.image_size() : nullptr);
+      }
     }
   }
 }

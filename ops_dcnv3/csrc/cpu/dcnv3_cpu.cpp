@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <type_traits>
 #include <utility>
@@ -58,13 +59,13 @@ void run(const Task& task, int64_t begin, int64_t end) {
   }
 }
 
-// Channels of output per thread below which a second thread costs more than it saves.
+// Multiply-adds, of the samples' values only, below which a second thread costs more than it saves.
 constexpr int64_t kGrain = 32768;
 
-int64_t rows_per_thread(const Params& p) {
-  const int64_t work = p.x.out_size * p.channels() * p.points();
-  return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work));
-}
+// Tasks per thread, at least, where all of them together are `work` multiply-adds.
+int64_t grain(int64_t tasks, int64_t work) { return std::max<int64_t>(1, kGrain * tasks / std::max<int64_t>(1, work)); }
+
+int64_t work(const Params& p) { return p.batch * p.out_pixels() * p.channels() * p.points(); }
 
 template <typename Task>
 void parallel(int64_t tasks, int64_t grain, const Task& task) {
@@ -83,7 +84,9 @@ Tensor forward(
   dispatch(input.scalar_type(), [&](auto zero) {
     using scalar_t = decltype(zero);
     const Tensors<scalar_t> t{p, data<scalar_t>(input), data<scalar_t>(offset), data<scalar_t>(mask), mask_is_logits};
-    parallel(p.batch * p.y.out_size, rows_per_thread(p), Forward<scalar_t>{t, mutable_data<scalar_t>(output)});
+    const Pieces pieces(p);
+    const int64_t tasks = p.batch * pieces.per_image;
+    parallel(tasks, grain(tasks, work(p)), Forward<scalar_t>{t, pieces, mutable_data<scalar_t>(output)});
   });
   return output;
 }
@@ -104,19 +107,22 @@ Gradients backward(
   dispatch(input.scalar_type(), [&](auto zero) {
     using scalar_t = decltype(zero);
     const Tensors<scalar_t> t{p, data<scalar_t>(input), data<scalar_t>(offset), data<scalar_t>(mask), mask_is_logits};
-    const scalar_t* grad = data<scalar_t>(grad_output);
-    const auto extents = std::make_unique<RowExtent[]>(p.batch * p.y.out_size);
-    const SamplingGradients<scalar_t> sampling{
-        t, grad, result.template grad_offset<scalar_t>(), result.template grad_mask<scalar_t>(), extents.get()};
-    parallel(p.batch * p.y.out_size, rows_per_thread(p), sampling);
-    if (needs_input && p.batch > 0) {
-      // As few bands as keep the threads busy: each costs another look at the output rows along its edges.
-      const int64_t threads = torch::stable::get_num_threads();
-      const int64_t bands = std::min<int64_t>((threads + p.batch - 1) / p.batch, p.y.size);
-      parallel(
-          p.batch * bands, 1,
-          InputGradient<scalar_t>{t, grad, extents.get(), bands, result.template grad_input<acc_t<scalar_t>>()});
+    const Pieces pieces(p);
+    const int64_t tasks = p.batch * pieces.per_image, pixels = p.batch * p.y.size * p.x.size;
+    // Each band costs another look at the pieces that reach over its ends, so there are as few as keep the threads
+    // busy.
+    const int64_t least = std::max(grain(pixels, work(p)), (pixels + tasks - 1) / std::max<int64_t>(1, tasks));
+    const int64_t bands = std::min<int64_t>(torch::stable::get_num_threads(), (pixels + least - 1) / least);
+    std::unique_ptr<PixelRange[]> reach;
+    if (needs_input && bands > 0 && p.batch % bands != 0) {
+      reach = std::make_unique<PixelRange[]>(tasks);
+      parallel(tasks, grain(tasks, work(p)), Reach<scalar_t>{t, pieces, reach.get()});
     }
+    parallel(
+        pixels, least,
+        Backward<scalar_t>{
+            t, pieces, reach.get(), data<scalar_t>(grad_output), result.template grad_input<acc_t<scalar_t>>(),
+            result.template grad_offset<scalar_t>(), result.template grad_mask<scalar_t>()});
   });
   return result.finish();
 }

@@ -41,14 +41,15 @@ DCNV3_NOINLINE void sum_samples(Walk walk, Samples<acc_t<scalar_t>> samples, con
 template <typename scalar_t>
 DCNV3_TARGET void run(const Forward<scalar_t>& task, int64_t begin, int64_t end) {
   const Params& p = task.t.p;
-  Plan<scalar_t> plan(task.t);
-  for (int64_t out_row = begin; out_row < end; ++out_row) {
-    const scalar_t* const image = task.t.input + out_row / p.y.out_size * p.image_size();
-    scalar_t* const output = task.output + out_row * p.x.out_size * p.channels();
-    for_each_chunk<false>(p, plan, out_row, [&](int64_t unit, int64_t units) DCNV3_INLINE_LAMBDA {
+  Plan<scalar_t> plan(task.t, task.pieces);
+  for (int64_t piece = begin; piece < end; ++piece) {
+    for_each_chunk(p, task.pieces, piece, [&](int64_t out_row, int64_t unit, int64_t units) DCNV3_INLINE_LAMBDA {
+      const scalar_t* const image = task.t.input + out_row / p.y.out_size * p.image_size();
+      scalar_t* const output = task.output + (out_row * p.x.out_size * p.groups + unit) * p.group_channels;
+      plan.template make<false>(out_row, unit, units);
       prefetch_below<kRead>(p, image, out_row, unit, units);
       for_each_tile<acc_t<scalar_t>>(p, unit, units, [&](auto tile, const Walk& walk) DCNV3_INLINE_LAMBDA {
-        sum_samples<decltype(tile), scalar_t>(walk, plan.samples(), image, output + unit * p.group_channels);
+        sum_samples<decltype(tile), scalar_t>(walk, plan.samples(), image, output);
       });
     });
   }

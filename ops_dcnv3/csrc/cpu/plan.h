@@ -20,9 +20,28 @@ DCNV3_INLINE Neighbours<T, I> within(T position) {
   return {low, low + 1, one - fraction, fraction, -one, one, one};
 }
 
-// A unit is one group of one output pixel; the units of a row are numbered pixel by pixel. A chunk, which is planned at
-// a time, is whole pixels of one row, or some groups of one pixel. Arrays are padded to whole vectors, so that loops
-// over samples need no remainder; what the padding holds stems from samples before.
+// The least and the greatest position of some samples along both axes.
+struct PositionRange {
+  double low_y = kNowhere, high_y = -kNowhere, low_x = kNowhere, high_x = -kNowhere;
+
+  // The pixels between which all neighbours of such samples are, and more: one row and one column on each side, for
+  // the positions in a plan may be rounded otherwise.
+  PixelRange pixels(const Params& p) const {
+    const int64_t first = row(low_y - 1, p.y) * p.x.size + row(low_x - 1, p.x);
+    const int64_t last = row(high_y + 2, p.y) * p.x.size + row(high_x + 2, p.x);
+    return {first, last + 1};
+  }
+
+ private:
+  static constexpr double kNowhere = std::numeric_limits<double>::infinity();
+
+  static int64_t row(double position, const Axis& axis) {
+    return static_cast<int64_t>(std::min(std::max(position, 0.0), axis.size - 1.0));
+  }
+};
+
+// The arrays are padded to whole vectors, so that loops over samples need no remainder; what the padding holds stems
+// from samples before.
 template <typename scalar_t>
 class Plan {
  public:
@@ -31,16 +50,12 @@ class Plan {
   using Integers = Pack<int32_t, kLanes<T>>;
   using Sides = Neighbours<Reals, Integers>;
 
-  explicit Plan(const Tensors<scalar_t>& tensors) : t_(tensors), p_(tensors.p), points_(p_.points()) {
-    constexpr int64_t kSamples = 144;  // 4 pixels of 4 groups of 3x3 points; their arrays stay in the L1 cache
-    units_ = std::max<int64_t>(1, kSamples / points_);
-    if (units_ > p_.groups) {
-      units_ = std::min(units_ / p_.groups, int64_t(p_.x.out_size)) * p_.groups;
-    }
-    capacity_ = (units_ * points_ + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  Plan(const Tensors<scalar_t>& tensors, const Pieces& pieces) : t_(tensors), p_(tensors.p), points_(p_.points()) {
+    const int64_t samples = pieces.chunk_units * points_;
+    capacity_ = (samples + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
     reals_ = std::make_unique<T[]>(kReals * capacity_);
     integers_ = std::make_unique<int32_t[]>(kIntegers * capacity_);
-    for (int64_t i = 0; i < units_ * points_; ++i) {
+    for (int64_t i = 0; i < samples; ++i) {
       at(kTapY)[i] = static_cast<T>(p_.tap_y(i % points_));
       at(kTapX)[i] = static_cast<T>(p_.tap_x(i % points_));
       at(kColumn)[i] = static_cast<T>(i / points_ / p_.groups * p_.x.stride);
@@ -49,24 +64,39 @@ class Plan {
 
   int64_t capacity() const { return capacity_; }
 
-  // Units of the chunk that begins with the given unit of a row.
-  int64_t units_from(int64_t unit) const {
-    const int64_t rest = units_ < p_.groups ? p_.groups - unit % p_.groups : p_.x.out_size * p_.groups - unit;
-    return std::min(units_, rest);
-  }
-
-  // Plans the chunk of `units` units that begins with the given unit of a row of the whole output. What only the
-  // gradients of offset and mask, and the extent, need is made where asked for.
+  // Plans the chunk of `units` units that begins with the given unit of a row of the whole output. With kSampling also
+  // what the gradients of offset and mask need.
   template <bool kSampling>
   DCNV3_INLINE void make(int64_t out_row, int64_t unit, int64_t units) {
-    const int64_t count = units * points_;
-    const int64_t first = (out_row * p_.x.out_size * p_.groups + unit) * points_;
-    read_tensors(count, t_.offset + 2 * first, t_.mask + first);
+    const int64_t count = units * points_, first = first_sample(out_row, unit);
+    read_offset(count, t_.offset + 2 * first);
+    read_mask(count, t_.mask + first);
     if (t_.mask_is_logits) {
       softmax(units, points_, at(kMask));
     }
-    locate<kSampling>(
-        count, static_cast<T>(p_.y.centre(out_row % p_.y.out_size)), static_cast<T>(p_.x.centre(unit / p_.groups)));
+    for_each_vector(count, out_row, unit, [&](int64_t i, const Reals& y, const Reals& x) DCNV3_INLINE_LAMBDA {
+      locate<kSampling>(i, y, x);
+    });
+  }
+
+  // Widens the range to the positions of a chunk. A position that is not a number does not count.
+  DCNV3_INLINE void widen(PositionRange& range, int64_t out_row, int64_t unit, int64_t units) {
+    const int64_t count = units * points_;
+    read_offset(count, t_.offset + 2 * first_sample(out_row, unit));
+    Reals low_y = Reals{} + static_cast<T>(range.low_y), high_y = Reals{} + static_cast<T>(range.high_y);
+    Reals low_x = Reals{} + static_cast<T>(range.low_x), high_x = Reals{} + static_cast<T>(range.high_x);
+    for_each_vector(count, out_row, unit, [&](int64_t, const Reals& y, const Reals& x) DCNV3_INLINE_LAMBDA {
+      low_y = y < low_y ? y : low_y;
+      high_y = y > high_y ? y : high_y;
+      low_x = x < low_x ? x : low_x;
+      high_x = x > high_x ? x : high_x;
+    });
+    for (int k = 0; k < kLanes<T>; ++k) {
+      range.low_y = std::min<double>(range.low_y, low_y[k]);
+      range.high_y = std::max<double>(range.high_y, high_y[k]);
+      range.low_x = std::min<double>(range.low_x, low_x[k]);
+      range.high_x = std::max<double>(range.high_x, high_x[k]);
+    }
   }
 
   Samples<T> samples() const { return {p_.channels(), p_.x.size, at(kPixel), at(kRight), at(kDown), at(kWeights)}; }
@@ -82,24 +112,12 @@ class Plan {
     }
   }
 
-  // With kSampling: rows of the input that the samples planned since the last call touch.
-  RowExtent take_extent() {
-    RowExtent result;
-    for (int64_t k = 0; k < kLanes<T>; ++k) {
-      result.low = std::min(result.low, at(kLowest)[k]);
-      result.high = std::max(result.high, at(kHighest)[k]);
-    }
-    std::fill_n(at(kLowest), kLanes<T>, RowExtent{}.low);
-    std::fill_n(at(kHighest), kLanes<T>, RowExtent{}.high);
-    return result;
-  }
-
  private:
   // Arrays of one element per sample; of the last three, four.
   enum Real { kTapY, kTapX, kColumn, kOffsetY, kOffsetX, kMask, kWeights, kSideY = kWeights + 4, kSideX = kSideY + 4 };
-  enum Integer { kPixel, kRight, kDown, kLowest, kHighest };
+  enum Integer { kPixel, kRight, kDown };
   static constexpr int kReals = kSideX + 4;
-  static constexpr int kIntegers = kHighest + 1;
+  static constexpr int kIntegers = kDown + 1;
 
   T* at(Real array) const { return reals_.get() + array * capacity_; }
   int32_t* at(Integer array) const { return integers_.get() + array * capacity_; }
@@ -116,41 +134,58 @@ class Plan {
     std::memcpy(at(array) + i, &values, sizeof(values));
   }
 
-  // Copies a chunk's offsets and mask, and asks for those of the next.
-  DCNV3_INLINE void read_tensors(int64_t count, const scalar_t* offset, const scalar_t* mask) const {
-    T *const offset_y = at(kOffsetY), *const offset_x = at(kOffsetX), *const masks = at(kMask);
+  int64_t first_sample(int64_t out_row, int64_t unit) const {
+    return (out_row * p_.x.out_size * p_.groups + unit) * points_;
+  }
+
+  // Copies a chunk's offsets, and asks for those of the next.
+  DCNV3_INLINE void read_offset(int64_t count, const scalar_t* offset) const {
+    T *const offset_y = at(kOffsetY), *const offset_x = at(kOffsetX);
 #if !defined(__clang__)
 #pragma GCC ivdep  // the arrays do not overlap
 #endif
     for (int64_t i = 0; i < count; ++i) {
       offset_x[i] = static_cast<T>(offset[2 * i]);
       offset_y[i] = static_cast<T>(offset[2 * i + 1]);
-      masks[i] = static_cast<T>(mask[i]);
     }
     prefetch<kRead, kL1>(offset + 2 * count, 2 * count);
+  }
+
+  DCNV3_INLINE void read_mask(int64_t count, const scalar_t* mask) const {
+    T* const masks = at(kMask);
+#if !defined(__clang__)
+#pragma GCC ivdep
+#endif
+    for (int64_t i = 0; i < count; ++i) {
+      masks[i] = static_cast<T>(mask[i]);
+    }
     prefetch<kRead, kL1>(mask + count, count);
   }
 
-  // Each step computes one vector of samples.
-  template <bool kSampling>
-  DCNV3_INLINE void locate(int64_t count, T centre_y, T centre_x) const {
+  // Calls f(i, y, x) with the positions of each vector of samples.
+  template <typename F>
+  DCNV3_INLINE void for_each_vector(int64_t count, int64_t out_row, int64_t unit, const F& f) const {
     const Reals scale = Reals{} + static_cast<T>(p_.offset_scale);
-    const Reals middle_y = Reals{} + centre_y, middle_x = Reals{} + centre_x;
+    const Reals middle_y = Reals{} + static_cast<T>(p_.y.centre(out_row % p_.y.out_size));
+    const Reals middle_x = Reals{} + static_cast<T>(p_.x.centre(unit / p_.groups));
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      f(i, sample_position(middle_y, read(kTapY, i), read(kOffsetY, i), scale),
+        sample_position<Reals>(middle_x + read(kColumn, i), read(kTapX, i), read(kOffsetX, i), scale));
+    }
+  }
+
+  template <bool kSampling>
+  DCNV3_INLINE void locate(int64_t i, const Reals& y, const Reals& x) const {
     const int32_t height = p_.y.size, width = p_.x.size;
     const Reals last_y = Reals{} + static_cast<T>(height - 1), last_x = Reals{} + static_cast<T>(width - 1);
     const Integers none{}, next = none + static_cast<int32_t>(p_.channels()), below = next * width;
-    for (int64_t i = 0; i < count; i += kLanes<T>) {
-      const Reals y = sample_position(middle_y, read(kTapY, i), read(kOffsetY, i), scale);
-      const Reals x =
-          sample_position<Reals>(middle_x + read(kColumn, i), read(kTapX, i), read(kOffsetX, i), scale);
-      if (all<kLanes<T>>((y >= Reals{}) & (y < last_y) & (x >= Reals{}) & (x < last_x))) {
-        place<kSampling>(i, within<Reals, Integers>(y), within<Reals, Integers>(x), none, next, below);
-      } else {
-        const auto rows = neighbours<Reals, Integers>(y, height), columns = neighbours<Reals, Integers>(x, width);
-        const Integers outside = convert<Integers>(rows.inside * columns.inside) - 1;  // all bits, or none
-        place<kSampling>(
-            i, rows, columns, outside, columns.high > columns.low ? next : none, rows.high > rows.low ? below : none);
-      }
+    if (all<kLanes<T>>((y >= Reals{}) & (y < last_y) & (x >= Reals{}) & (x < last_x))) {
+      place<kSampling>(i, within<Reals, Integers>(y), within<Reals, Integers>(x), none, next, below);
+    } else {
+      const auto rows = neighbours<Reals, Integers>(y, height), columns = neighbours<Reals, Integers>(x, width);
+      const Integers outside = convert<Integers>(rows.inside * columns.inside) - 1;  // all bits, or none
+      place<kSampling>(
+          i, rows, columns, outside, columns.high > columns.low ? next : none, rows.high > rows.low ? below : none);
     }
   }
 
@@ -161,16 +196,14 @@ class Plan {
     write(kPixel, i, (y.low * p_.x.size + x.low) | outside);
     write(kRight, i, right);
     write(kDown, i, down);
+    const auto weights = corner_weights(y, x);
+    const Reals mask = read(kMask, i);
+    store_interleaved<kLanes<T>>(
+        at(kWeights) + 4 * i, mask * weights.value[0], mask * weights.value[1], mask * weights.value[2],
+        mask * weights.value[3]);
     if constexpr (kSampling) {
       write(kSideY, i, y);
       write(kSideX, i, x);
-      extend(y, outside);
-    } else {
-      const auto weights = corner_weights(y, x);
-      const Reals mask = read(kMask, i);
-      store_interleaved<kLanes<T>>(
-          at(kWeights) + 4 * i, mask * weights.value[0], mask * weights.value[1], mask * weights.value[2],
-          mask * weights.value[3]);
     }
   }
 
@@ -182,19 +215,9 @@ class Plan {
     std::memcpy(parts + 3 * capacity_, &sides.high_slope, sizeof(Reals));
   }
 
-  DCNV3_INLINE void extend(const Sides& y, const Integers& outside) const {
-    Integers lowest, highest;
-    std::memcpy(&lowest, at(kLowest), sizeof(lowest));
-    std::memcpy(&highest, at(kHighest), sizeof(highest));
-    const Integers low = outside ? lowest : y.low, high = outside ? highest : y.high;
-    write(kLowest, 0, low < lowest ? low : lowest);
-    write(kHighest, 0, high > highest ? high : highest);
-  }
-
   Tensors<scalar_t> t_;
   Params p_;
   int64_t points_;
-  int64_t units_;
   int64_t capacity_;
   std::unique_ptr<T[]> reals_;
   std::unique_ptr<int32_t[]> integers_;

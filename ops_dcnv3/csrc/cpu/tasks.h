@@ -1,17 +1,44 @@
 // What the kernels work on. Tasks are numbered; a kernel runs a range of them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <limits>
 
 #include "../operator.h"
 
 namespace dcnv3::cpu {
 
-// Rows of the input that the samples of one output row touch.
-struct RowExtent {
-  int32_t low = std::numeric_limits<int32_t>::max();
-  int32_t high = -1;
+// How the output is divided. A unit is one group of one output pixel; the units of a row are numbered pixel by pixel. A
+// chunk, which is planned at a time, is whole pixels of one row, or some groups of one pixel. A piece, which one thread
+// computes, is whole chunks of one row: all of it, unless the row is long, as where it is a sequence. The pieces of all
+// images are numbered row by row.
+struct Pieces {
+  int64_t chunk_units;
+  int64_t pixels;  // of one piece; the last of a row may have fewer
+  int64_t per_row;
+  int64_t per_image;
+
+  explicit Pieces(const Params& p) {
+    constexpr int64_t kSamples = 144;  // 4 pixels of 4 groups of 3x3 points; their arrays stay in the L1 cache
+    constexpr int64_t kWork = 1 << 18;
+    chunk_units = std::max<int64_t>(1, kSamples / p.points());
+    if (chunk_units > p.groups) {
+      chunk_units = std::min(chunk_units / p.groups, int64_t(p.x.out_size)) * p.groups;
+    }
+    const int64_t chunk_pixels = std::max<int64_t>(1, chunk_units / p.groups);
+    pixels = chunk_pixels * std::max<int64_t>(1, kWork / (chunk_pixels * p.channels() * p.points()));
+    per_row = (p.x.out_size + pixels - 1) / pixels;
+    per_image = per_row * p.y.out_size;
+  }
+};
+
+// Range of pixels of an image, numbered row by row.
+struct PixelRange {
+  int64_t begin, end;
+
+  bool holds(int64_t pixel) const { return begin <= pixel && pixel < end; }
+  bool holds(const PixelRange& other) const { return begin <= other.begin && other.end <= end; }
+  bool meets(const PixelRange& other) const { return begin < other.end && other.begin < end; }
 };
 
 template <typename scalar_t>
@@ -23,34 +50,35 @@ struct Tensors {
   bool mask_is_logits;
 };
 
-// Tasks: output rows of all images.
+// Tasks: pieces.
 template <typename scalar_t>
 struct Forward {
   Tensors<scalar_t> t;
+  Pieces pieces;
   scalar_t* output;
 };
 
-// Gradients of offset and mask, and the extents of the rows. Tasks: output rows of all images. Nothing is written
-// twice.
+// Pixels of the input that each piece may touch. Tasks: pieces.
 template <typename scalar_t>
-struct SamplingGradients {
+struct Reach {
   Tensors<scalar_t> t;
-  const scalar_t* grad_output;
-  scalar_t* grad_offset;  // null: only the extents are wanted
-  scalar_t* grad_mask;
-  RowExtent* extents;
+  Pieces pieces;
+  PixelRange* reach;
 };
 
-// Gradient of the input. Tasks: bands of input rows, `bands` per image; a task visits the output rows that reach its
-// band and adds only to rows of the band. Every element so receives its contributions in the order of the output
-// pixels, whatever the number of bands and threads: the result is the same to the bit.
+// Tasks: pixels of the inputs of all images. To compute a band of them is to visit the pieces that reach it and to add
+// to pixels of the band only. So every element of grad_input receives its contributions in the order of the output
+// pixels, whatever the bands and the threads: the result is the same to the bit. The gradients of offset and mask of a
+// piece are computed with the band that holds the piece's share of the pixels.
 template <typename scalar_t>
-struct InputGradient {
+struct Backward {
   Tensors<scalar_t> t;
+  Pieces pieces;
+  const PixelRange* reach;  // null where every band is whole images
   const scalar_t* grad_output;
-  const RowExtent* extents;
-  int64_t bands;
-  acc_t<scalar_t>* grad_input;  // zeroed
+  acc_t<scalar_t>* grad_input;  // zeroed; null: not wanted
+  scalar_t* grad_offset;        // null: not wanted, nor the next
+  scalar_t* grad_mask;
 };
 
 }  // namespace dcnv3::cpu

@@ -1,13 +1,14 @@
 // The ways through the tensors that the kernels share. Included once per instruction set, see kernels.h.
 
-// Walks the chunks of one row of the whole output: f(first unit of the chunk within the row, units) with the plan made.
-template <bool kSampling, typename scalar_t, typename F>
-DCNV3_INLINE void for_each_chunk(const Params& p, Plan<scalar_t>& plan, int64_t out_row, const F& f) {
-  const int64_t row_units = p.x.out_size * p.groups;
-  for (int64_t unit = 0, units; unit < row_units; unit += units) {
-    units = plan.units_from(unit);
-    plan.template make<kSampling>(out_row, unit, units);
-    f(unit, units);
+// Walks the chunks of a piece: f(row of the whole output, first unit of the chunk within the row, units).
+template <typename F>
+DCNV3_INLINE void for_each_chunk(const Params& p, const Pieces& pieces, int64_t piece, const F& f) {
+  const int64_t out_row = piece / pieces.per_row, first_pixel = piece % pieces.per_row * pieces.pixels;
+  const int64_t end = std::min(first_pixel + pieces.pixels, int64_t(p.x.out_size)) * p.groups;
+  for (int64_t unit = first_pixel * p.groups, units; unit < end; unit += units) {
+    const int64_t rest = pieces.chunk_units < p.groups ? p.groups - unit % p.groups : end - unit;
+    units = std::min(pieces.chunk_units, rest);
+    f(out_row, unit, units);
   }
 }
 
