@@ -1,16 +1,18 @@
 """Times the InternImage backbone with the compiled operator (DCNv3) and with stock PyTorch operators (DCNv3_pytorch).
 
-    python benchmarks/backbone.py --archs tiny --images 512x512 --dtypes float32 bfloat16 --compile no yes
+    python benchmarks/backbone.py --archs tiny --images 512x512 --dtypes float32 bfloat16
+    python benchmarks/backbone.py --modes inference --compile no yes frozen
     python benchmarks/backbone.py --growth
 
-Inference is a forward without gradients; a training step is forward, backward and AdamW. Memory is the peak beyond
-what is there between two calls: weights, and in training the optimizer's state. What does not fit into the memory is
-reported and left out, as long as the weights do.
+Inference is a forward without gradients; a training step is forward, backward and AdamW. A frozen model is one compiled
+with its weights as constants. Memory is the peak beyond what is there between two calls: weights, and in training the
+optimizer's state. What does not fit into the memory is reported and left out, as long as the weights do.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -70,10 +72,16 @@ def training_step(model: nn.Module, images: Tensor, autocast: Callable[[], Any])
 
 
 MODES = {'inference': inference, 'training': training_step}
+COMPILERS: dict[str, Callable[[nn.Module], Any]] = {
+    'no': lambda model: model,
+    'yes': functools.partial(torch.compile, fullgraph=True),
+    'frozen': functools.partial(torch.compile, fullgraph=True, options={'freezing': True}),
+}
+LABELS = {'no': 'eager', 'yes': 'compiled', 'frozen': 'frozen'}
 
 
 def measure_combination(
-    arch: str, image: tuple[int, int], mode: str, dtype_name: str, compile: bool, args: argparse.Namespace
+    arch: str, image: tuple[int, int], mode: str, dtype_name: str, compile: str, args: argparse.Namespace
 ) -> dict[str, Any]:
     """One row, of all operators in turn."""
     dtype = measure.DTYPES[dtype_name]
@@ -88,13 +96,13 @@ def measure_combination(
         'batch': args.batch,
         'mode': mode,
         'dtype': dtype_name,
-        'compiled': compile,
+        'compile': compile,
     }
     works: dict[str, measure.Work] = {}
     with measure.limited_memory(args.device):
         images = torch.randn(args.batch, 3, *image, device=args.device)
         for core_op, model in build_pair(arch, args.core_ops, args.device).items():
-            work = MODES[mode](torch.compile(model, fullgraph=True) if compile else model, images, autocast)
+            work = MODES[mode](COMPILERS[compile](model), images, autocast)
             if measure.fits(work):
                 works[core_op] = work
         row['seconds'] = measure.medians(works, args.device, args.runs, args.seconds)
@@ -109,8 +117,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
     head = ['backbone', 'images', 'mode', 'type', *(f'{name} images/s' for name in names), 'ratio']
     table = [[*head, *(f'MiB/image {name}' for name in names), 'ratio']]
     for row in rows:
-        kind = 'torch.compile' if row['compiled'] else 'eager'
-        cells = [row['arch'], row['image'], row['mode'], f'{row["dtype"]}, {kind}']
+        cells = [row['arch'], row['image'], row['mode'], f'{row["dtype"]}, {LABELS[row["compile"]]}']
         rates = {name: row['batch'] / seconds for name, seconds in row['seconds'].items()}
         peaks = {name: peak / row['batch'] / 2**20 for name, peak in row['peak_bytes'].items()}
         for values, form in ((rates, '.3g'), (peaks, '.0f')):
@@ -118,8 +125,8 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
             cells.append(f'{values[OURS] / values[STOCK]:.2f}x' if len(values) == 2 else '')
         table.append(cells)
     growth = [['growth with pixels', 'from', 'to', 'operator', 'exponent of time', 'exponent of memory']]
-    for kind in dict.fromkeys((row['arch'], row['mode'], row['dtype'], row['compiled']) for row in rows):
-        mine = [row for row in rows if (row['arch'], row['mode'], row['dtype'], row['compiled']) == kind]
+    for kind in dict.fromkeys((row['arch'], row['mode'], row['dtype'], LABELS[row['compile']]) for row in rows):
+        mine = [row for row in rows if (row['arch'], row['mode'], row['dtype'], LABELS[row['compile']]) == kind]
         for name in names:
             fitting = [row for row in mine if name in row['seconds']]
             pixels = [row['pixels'] for row in fitting]
@@ -128,9 +135,8 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
             powers = (
                 measure.exponent(pixels, [row[what][name] for row in fitting]) for what in ('seconds', 'peak_bytes')
             )
-            label = f'{", ".join(kind[:3])}, {"torch.compile" if kind[3] else "eager"}'
             ends = (fitting[0]['image'], fitting[-1]['image'])
-            growth.append([label, *ends, name, *(f'{power:.3f}' for power in powers)])
+            growth.append([', '.join(kind), *ends, name, *(f'{power:.3f}' for power in powers)])
     return [table, growth] if len(growth) > 1 else [table]
 
 
@@ -142,13 +148,15 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=1, help='images per call (default %(default)s)')
     parser.add_argument('--modes', nargs='+', choices=MODES, default=list(MODES))
     parser.add_argument('--dtypes', nargs='+', choices=['float32', 'bfloat16', 'float16'], default=['float32'])
-    parser.add_argument('--compile', nargs='+', choices=['no', 'yes'], default=['no'], help='torch.compile')
+    parser.add_argument('--compile', nargs='+', choices=COMPILERS, default=['no'], help='by torch.compile')
     parser.add_argument('--core-ops', nargs='+', choices=CORE_OPS, default=[OURS, STOCK])
     measure.add_arguments(parser, seconds=5.0)
     args = parser.parse_args()
+    if 'frozen' in args.compile and 'training' in args.modes:
+        parser.error('--compile frozen is for --modes inference only: it makes the weights constants')
     machine = measure.start(args)
     rows = [
-        measure_combination(arch, image, mode, dtype, compile == 'yes', args)
+        measure_combination(arch, image, mode, dtype, compile, args)
         for arch in args.archs
         for mode in args.modes
         for dtype in args.dtypes

@@ -64,6 +64,20 @@ def time_per_call(work: Work, calls: int, device: str) -> float:
     return (time.perf_counter() - begin) / calls
 
 
+def with_threads(number: int, work: Work) -> Work:
+    """The same on another number of torch's threads."""
+
+    def run() -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(number)
+        try:
+            work()
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
 def medians(works: Mapping[str, Work], device: str, runs: int = 5, seconds: float = 0.0) -> dict[str, float]:
     """Median seconds per call of several functions, measured in turn, so that all see the same machine.
 

@@ -205,6 +205,7 @@ BUILDERS: dict[str, Callable[..., Contestant | None]] = {
     'DCNv4': build_dcnv4,
 }
 COPY = 'copy'
+ONE_THREAD = 'one thread'  # the operator
 
 
 def make_inputs(shape: Shape, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -238,7 +239,7 @@ def measure_shape(shape: Shape, dtype_name: str, args: argparse.Namespace) -> It
     """Two rows, of the forward and of forward and backward."""
     dtype = measure.DTYPES[dtype_name]
     inputs = make_inputs(shape, dtype, args.device)
-    built = {name: BUILDERS[name](shape, *inputs) for name in (OURS, *args.against) if name != COPY}
+    built = {name: BUILDERS[name](shape, *inputs) for name in (OURS, *args.against) if name in BUILDERS}
     contestants = {name: contestant for name, contestant in built.items() if contestant is not None}
     check_equal(contestants, shape, dtype)
     for both in (False, True):
@@ -254,6 +255,8 @@ def measure_shape(shape: Shape, dtype_name: str, args: argparse.Namespace) -> It
             source = torch.ones(total // 2, dtype=torch.uint8, device=args.device)  # each byte is read and written
             target = torch.empty_like(source)
             works[COPY] = lambda source=source, target=target: target.copy_(source)
+        if ONE_THREAD in args.against and args.device == 'cpu' and args.threads > 1:
+            works[ONE_THREAD] = measure.with_threads(1, works[OURS])
         yield {
             'shape': str(shape),
             'dtype': dtype_name,
@@ -270,7 +273,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
     for kind in dict.fromkeys((row['dtype'], row['pass']) for row in rows):
         mine = [row for row in rows if (row['dtype'], row['pass']) == kind]
         others = [name for name in dict.fromkeys(key for row in mine for key in row['seconds']) if name != OURS]
-        remembered = [name for name in others if name != COPY]
+        remembered = [name for name in others if name in BUILDERS]
         head = [', '.join(kind), OURS, *others, 'GB/s', 'of copy', *(f'MiB {name}' for name in (OURS, *remembered))]
         table, ratios = [head], {name: [] for name in others}
         for row in mine:
@@ -337,7 +340,7 @@ def main() -> None:
         help='for the stages',
     )
     parser.add_argument('--dtypes', nargs='+', choices=measure.DTYPES, default=['float32'])
-    others = [*(name for name in BUILDERS if name != OURS), COPY]
+    others = [*(name for name in BUILDERS if name != OURS), COPY, ONE_THREAD]
     parser.add_argument('--against', nargs='*', choices=others, default=others, help='default: all that are there')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='draw a bar chart')
     measure.add_arguments(parser, seconds=2.0)

@@ -15,9 +15,13 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / 'benchmarks'))  # as for a program that is started from there
-backbone, language_model, measure, op, report, sequence = (
-    importlib.import_module(name) for name in ('backbone', 'language_model', 'measure', 'op', 'report', 'sequence')
+backbone, language_model, linear, measure, op, report, sequence = (
+    importlib.import_module(name)
+    for name in ('backbone', 'language_model', 'linear', 'measure', 'op', 'report', 'sequence')
 )
+
+
+THREADS = torch.get_num_threads()
 
 
 def options(**changes) -> argparse.Namespace:
@@ -77,6 +81,15 @@ def test_medians_tell_slow_from_fast():
     assert 0.02 <= times['slow'] < 0.2 and 0.001 <= times['fast'] < 0.02
 
 
+def test_threads_are_changed_for_a_call_only():
+    seen = []
+    measure.with_threads(1, lambda: seen.append(torch.get_num_threads()))()
+    assert seen == [1] and torch.get_num_threads() == THREADS
+    with pytest.raises(ZeroDivisionError):
+        measure.with_threads(1, lambda: 1 / 0)()
+    assert torch.get_num_threads() == THREADS
+
+
 def test_peak_memory_is_that_of_the_tensors_alive_at_once():
     def one_after_the_other() -> None:
         for _ in range(3):
@@ -100,7 +113,7 @@ def test_memory_is_limited_for_a_while():
 
 def test_a_backbone_that_does_not_fit_is_left_out():
     rows = [
-        backbone.measure_combination('tiny', (32, 32), 'inference', 'float32', False, options(batch=1, core_ops=[op_]))
+        backbone.measure_combination('tiny', (32, 32), 'inference', 'float32', 'no', options(batch=1, core_ops=[op_]))
         for op_ in backbone.CORE_OPS
     ]
     rows[0]['seconds'] |= rows[1]['seconds']
@@ -123,6 +136,17 @@ def test_shapes_are_those_of_the_stages():
     assert [tuple(f.shape[2:]) for f in features] == [(s.height, s.width) for s in op.stages('tiny', 70, 50)]
 
 
+def test_linear_layers_are_those_of_a_block():
+    layers = list(linear.layers('tiny', (64, 96)))
+    assert layers[:5] == [(16, 24, 64, n) for n in (64, 72, 36, 256)] + [(16, 24, 256, 64)] and len(layers) == 20
+    block = backbone.InternImage('tiny').levels[0].blocks[0]
+    found = {(m.in_features, m.out_features) for m in block.modules() if isinstance(m, torch.nn.Linear)}
+    assert found == {layer[2:] for layer in layers[:5]}
+    rows = list(linear.measure_layer((4, 4, 8, 16), 'float32', options()))
+    forward, both = linear.tables(rows)
+    assert forward[1][0] == '4x4, 8 to 16' and forward[1][2].endswith('x)') and len(forward[0]) == len(both[0]) + 2
+
+
 def test_bytes_moved():
     """Two pixels of one group of four channels: 8 numbers of features, 18 samples."""
     shape = op.Shape(1, 1, 2, 1, 4)
@@ -136,8 +160,9 @@ def test_bytes_moved():
 def test_operators_are_compared_on_the_same_samples():
     pytest.importorskip('mmcv.ops')
     shape = op.Shape(2, 5, 7, 3, 4)
-    forward, both = op.measure_shape(shape, 'float32', options())
-    assert set(forward['seconds']) == {'dcnv3', 'reference', 'mmcv', 'conv3x3', 'copy'}
+    others = ['reference', 'mmcv', 'conv3x3', 'copy', 'one thread']
+    forward, both = op.measure_shape(shape, 'float32', options(against=others, threads=2))
+    assert set(forward['seconds']) == {'dcnv3', *others}
     assert both['seconds']['dcnv3'] > 0 and both['peak_bytes']['dcnv3'] > forward['peak_bytes']['dcnv3'] > 0
     table, _ = op.tables([forward, both])
     assert len(table) == 3 and 'x)' in table[1][2]

@@ -162,9 +162,8 @@ DCNV3_TARGET void run(const Reach<scalar_t>& task, int64_t begin, int64_t end) {
   Plan<scalar_t> plan(task.t, task.pieces);
   for (int64_t piece = begin; piece < end; ++piece) {
     PositionRange range;
-    for_each_chunk(task.t.p, task.pieces, piece, [&](int64_t out_row, int64_t unit, int64_t units) DCNV3_INLINE_LAMBDA {
-      plan.widen(range, out_row, unit, units);
-    });
+    for_each_chunk(
+        task.t.p, task.pieces, piece, [&](const Chunk& chunk) DCNV3_INLINE_LAMBDA { plan.widen(range, chunk); });
     task.reach[piece] = range.pixels(task.t.p);
   }
 }
@@ -177,24 +176,25 @@ DCNV3_NOINLINE void visit(
     PixelRange band, bool whole, acc_t<scalar_t>* grad_image) {
   using T = acc_t<scalar_t>;
   const Params& p = task.t.p;
-  for_each_chunk(p, task.pieces, piece, [&](int64_t out_row, int64_t unit, int64_t units) DCNV3_INLINE_LAMBDA {
-    const int64_t first = out_row * p.x.out_size * p.groups + unit;
+  for_each_chunk(p, task.pieces, piece, [&](const Chunk& chunk) DCNV3_INLINE_LAMBDA {
+    const int64_t first = chunk.first_unit(p);
     const scalar_t* const grad_output = task.grad_output + first * p.group_channels;
-    plan.template make<kSampling>(out_row, unit, units);
+    plan.template make<kSampling>(chunk);
     if (kSampling && mine) {
-      const scalar_t* const image = task.t.input + out_row / p.y.out_size * p.image_size();
-      prefetch_below<kRead>(p, image, out_row, unit, units);
-      for_each_tile<T>(p, unit, units, [&](auto tile, const Walk& walk) DCNV3_INLINE_LAMBDA {
+      const scalar_t* const image = task.t.input + chunk.image * p.image_size();
+      prefetch_below<kRead>(p, image, chunk);
+      for_each_tile<T>(p, chunk, [&](auto tile, const Walk& walk) DCNV3_INLINE_LAMBDA {
         const auto multiply = walk.out_channel == 0 ? multiply_samples<decltype(tile), true, scalar_t>
                                                     : multiply_samples<decltype(tile), false, scalar_t>;
         multiply(walk, plan.samples(), image, grad_output, buffers.products.get());
       });
       finish(
-          task.t, plan, buffers, units, task.grad_offset + 2 * first * p.points(), task.grad_mask + first * p.points());
+          task.t, plan, buffers, chunk.units(), task.grad_offset + 2 * first * p.points(),
+          task.grad_mask + first * p.points());
     }
     if (grad_image != nullptr) {
-      prefetch_below<kWrite>(p, grad_image, out_row, unit, units);
-      for_each_tile<T>(p, unit, units, [&](auto tile, const Walk& walk) DCNV3_INLINE_LAMBDA {
+      prefetch_below<kWrite>(p, grad_image, chunk);
+      for_each_tile<T>(p, chunk, [&](auto tile, const Walk& walk) DCNV3_INLINE_LAMBDA {
         const auto scatter =
             whole ? scatter_samples<decltype(tile), true, scalar_t> : scatter_samples<decltype(tile), false, scalar_t>;
         scatter(walk, plan.samples(), band, grad_output, grad_image);

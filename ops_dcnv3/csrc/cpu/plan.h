@@ -51,7 +51,7 @@ class Plan {
   using Sides = Neighbours<Reals, Integers>;
 
   Plan(const Tensors<scalar_t>& tensors, const Pieces& pieces) : t_(tensors), p_(tensors.p), points_(p_.points()) {
-    const int64_t samples = pieces.chunk_units * points_;
+    const int64_t samples = pieces.chunk_units() * points_;
     capacity_ = (samples + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
     reals_ = std::make_unique<T[]>(kReals * capacity_);
     integers_ = std::make_unique<int32_t[]>(kIntegers * capacity_);
@@ -64,28 +64,25 @@ class Plan {
 
   int64_t capacity() const { return capacity_; }
 
-  // Plans the chunk of `units` units that begins with the given unit of a row of the whole output. With kSampling also
-  // what the gradients of offset and mask need.
+  // Plans a chunk. With kSampling also what the gradients of offset and mask need.
   template <bool kSampling>
-  DCNV3_INLINE void make(int64_t out_row, int64_t unit, int64_t units) {
-    const int64_t count = units * points_, first = first_sample(out_row, unit);
+  DCNV3_INLINE void make(const Chunk& chunk) {
+    const int64_t units = chunk.units(), count = units * points_, first = chunk.first_unit(p_) * points_;
     read_offset(count, t_.offset + 2 * first);
     read_mask(count, t_.mask + first);
     if (t_.mask_is_logits) {
       softmax(units, points_, at(kMask));
     }
-    for_each_vector(count, out_row, unit, [&](int64_t i, const Reals& y, const Reals& x) DCNV3_INLINE_LAMBDA {
-      locate<kSampling>(i, y, x);
-    });
+    for_each_vector(
+        chunk, [&](int64_t i, const Reals& y, const Reals& x) DCNV3_INLINE_LAMBDA { locate<kSampling>(i, y, x); });
   }
 
   // Widens the range to the positions of a chunk. A position that is not a number does not count.
-  DCNV3_INLINE void widen(PositionRange& range, int64_t out_row, int64_t unit, int64_t units) {
-    const int64_t count = units * points_;
-    read_offset(count, t_.offset + 2 * first_sample(out_row, unit));
+  DCNV3_INLINE void widen(PositionRange& range, const Chunk& chunk) {
+    read_offset(chunk.units() * points_, t_.offset + 2 * chunk.first_unit(p_) * points_);
     Reals low_y = Reals{} + static_cast<T>(range.low_y), high_y = Reals{} + static_cast<T>(range.high_y);
     Reals low_x = Reals{} + static_cast<T>(range.low_x), high_x = Reals{} + static_cast<T>(range.high_x);
-    for_each_vector(count, out_row, unit, [&](int64_t, const Reals& y, const Reals& x) DCNV3_INLINE_LAMBDA {
+    for_each_vector(chunk, [&](int64_t, const Reals& y, const Reals& x) DCNV3_INLINE_LAMBDA {
       low_y = y < low_y ? y : low_y;
       high_y = y > high_y ? y : high_y;
       low_x = x < low_x ? x : low_x;
@@ -134,10 +131,6 @@ class Plan {
     std::memcpy(at(array) + i, &values, sizeof(values));
   }
 
-  int64_t first_sample(int64_t out_row, int64_t unit) const {
-    return (out_row * p_.x.out_size * p_.groups + unit) * points_;
-  }
-
   // Copies a chunk's offsets, and asks for those of the next.
   DCNV3_INLINE void read_offset(int64_t count, const scalar_t* offset) const {
     T *const offset_y = at(kOffsetY), *const offset_x = at(kOffsetX);
@@ -164,10 +157,11 @@ class Plan {
 
   // Calls f(i, y, x) with the positions of each vector of samples.
   template <typename F>
-  DCNV3_INLINE void for_each_vector(int64_t count, int64_t out_row, int64_t unit, const F& f) const {
+  DCNV3_INLINE void for_each_vector(const Chunk& chunk, const F& f) const {
+    const int64_t count = chunk.units() * points_;
     const Reals scale = Reals{} + static_cast<T>(p_.offset_scale);
-    const Reals middle_y = Reals{} + static_cast<T>(p_.y.centre(out_row % p_.y.out_size));
-    const Reals middle_x = Reals{} + static_cast<T>(p_.x.centre(unit / p_.groups));
+    const Reals middle_y = Reals{} + static_cast<T>(p_.y.centre(chunk.row));
+    const Reals middle_x = Reals{} + static_cast<T>(p_.x.centre(chunk.pixel));
     for (int64_t i = 0; i < count; i += kLanes<T>) {
       f(i, sample_position(middle_y, read(kTapY, i), read(kOffsetY, i), scale),
         sample_position<Reals>(middle_x + read(kColumn, i), read(kTapX, i), read(kOffsetX, i), scale));

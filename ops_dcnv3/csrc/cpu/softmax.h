@@ -2,10 +2,10 @@
 
 constexpr double inverse_factorial(int n) { return n == 0 ? 1.0 : inverse_factorial(n - 1) / n; }
 
-// exp(x) for x <= 0, to the last bit or two: 2^n * exp(r) with |r| <= log(2) / 2, where a Taylor polynomial serves.
+// exp(x) for x <= 64, to the last bit or two: 2^n * exp(r) with |r| <= log(2) / 2, where a Taylor polynomial serves.
 // Zero below the least number that has full precision; NaN stays NaN.
 template <typename T>
-DCNV3_INLINE Pack<T, kLanes<T>> exp_of_negative(const Pack<T, kLanes<T>>& x) {
+DCNV3_INLINE Pack<T, kLanes<T>> exp_of_moderate(const Pack<T, kLanes<T>>& x) {
   constexpr bool kDouble = std::is_same_v<T, double>;
   using Reals = Pack<T, kLanes<T>>;
   using Bits = Pack<std::conditional_t<kDouble, int64_t, int32_t>, kLanes<T>>;
@@ -27,26 +27,46 @@ DCNV3_INLINE Pack<T, kLanes<T>> exp_of_negative(const Pack<T, kLanes<T>>& x) {
   return x < least ? Reals{} : x == x ? result : x;
 }
 
+// Whether the logits are so near zero that neither their exponentials nor sums of these leave the range of T.
+template <typename T>
+DCNV3_INLINE bool are_moderate(int64_t count, const T* logits) {
+  using Reals = Pack<T, kLanes<T>>;
+  Reals largest{};
+  for (int64_t i = 0; i < count; i += kLanes<T>) {
+    Reals values;
+    std::memcpy(&values, logits + i, sizeof(values));
+    values = values < Reals{} ? -values : values;
+    largest = values > largest ? values : largest;
+  }
+  return all<kLanes<T>>(largest < Reals{} + 64);
+}
+
+template <typename T>
+DCNV3_INLINE void subtract_largest(int64_t groups, int64_t points, T* logits) {
+  for (int64_t g = 0; g < groups; ++g, logits += points) {
+    T largest = logits[0];
+    for (int64_t i = 1; i < points; ++i) {
+      largest = logits[i] > largest ? logits[i] : largest;
+    }
+    for (int64_t i = 0; i < points; ++i) {
+      logits[i] -= largest;
+    }
+  }
+}
+
 // In place. Room for a whole number of vectors is needed.
 template <typename T>
 DCNV3_INLINE void softmax(int64_t groups, int64_t points, T* logits) {
-  T* group = logits;
-  for (int64_t g = 0; g < groups; ++g, group += points) {
-    T largest = group[0];
-    for (int64_t i = 1; i < points; ++i) {
-      largest = group[i] > largest ? group[i] : largest;
-    }
-    for (int64_t i = 0; i < points; ++i) {
-      group[i] -= largest;
-    }
+  if (!are_moderate(groups * points, logits)) {
+    subtract_largest(groups, points, logits);
   }
   for (int64_t i = 0; i < groups * points; i += kLanes<T>) {
     Pack<T, kLanes<T>> values;
     std::memcpy(&values, logits + i, sizeof(values));
-    values = exp_of_negative<T>(values);
+    values = exp_of_moderate<T>(values);
     std::memcpy(logits + i, &values, sizeof(values));
   }
-  group = logits;
+  T* group = logits;
   for (int64_t g = 0; g < groups; ++g, group += points) {
     T sum = 0;
     for (int64_t i = 0; i < points; ++i) {

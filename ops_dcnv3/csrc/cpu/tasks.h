@@ -8,12 +8,23 @@
 
 namespace dcnv3::cpu {
 
-// How the output is divided. A unit is one group of one output pixel; the units of a row are numbered pixel by pixel. A
-// chunk, which is planned at a time, is whole pixels of one row, or some groups of one pixel. A piece, which one thread
-// computes, is whole chunks of one row: all of it, unless the row is long, as where it is a sequence. The pieces of all
-// images are numbered row by row.
+// What is planned at a time: whole pixels of one row of the output, or some groups of one pixel. A unit is one group of
+// one pixel; units are numbered pixel by pixel.
+struct Chunk {
+  int64_t image, row;
+  int64_t pixel, pixels;  // within the row
+  int64_t group, groups;
+
+  int64_t units() const { return pixels * groups; }
+  int64_t first_unit(const Params& p) const {  // in the whole output
+    return ((image * p.y.out_size + row) * p.x.out_size + pixel) * p.groups + group;
+  }
+};
+
+// How the output is divided into chunks, and these into pieces for the threads: a piece is a row, or a part of one that
+// is long, as where it is a sequence. The pieces of all images are numbered row by row.
 struct Pieces {
-  int64_t chunk_units;
+  int64_t chunk_pixels, chunk_groups;
   int64_t pixels;  // of one piece; the last of a row may have fewer
   int64_t per_row;
   int64_t per_image;
@@ -21,15 +32,15 @@ struct Pieces {
   explicit Pieces(const Params& p) {
     constexpr int64_t kSamples = 144;  // 4 pixels of 4 groups of 3x3 points; their arrays stay in the L1 cache
     constexpr int64_t kWork = 1 << 18;
-    chunk_units = std::max<int64_t>(1, kSamples / p.points());
-    if (chunk_units > p.groups) {
-      chunk_units = std::min(chunk_units / p.groups, int64_t(p.x.out_size)) * p.groups;
-    }
-    const int64_t chunk_pixels = std::max<int64_t>(1, chunk_units / p.groups);
+    const int64_t units = std::max<int64_t>(1, kSamples / p.points());
+    chunk_groups = std::min(units, p.groups);
+    chunk_pixels = std::min(std::max<int64_t>(1, units / p.groups), int64_t(p.x.out_size));
     pixels = chunk_pixels * std::max<int64_t>(1, kWork / (chunk_pixels * p.channels() * p.points()));
     per_row = (p.x.out_size + pixels - 1) / pixels;
     per_image = per_row * p.y.out_size;
   }
+
+  int64_t chunk_units() const { return chunk_pixels * chunk_groups; }
 };
 
 // Range of pixels of an image, numbered row by row.
