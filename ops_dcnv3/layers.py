@@ -95,10 +95,10 @@ def init_on_regular_grid(layer: nn.Module) -> None:
 
 
 class GELU(nn.GELU):
-    """The exact GELU, in place where no gradients are recorded: its input must not be used any more."""
+    """``nn.GELU``, in place where no gradients are recorded: its input must not be used any more."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+        return super().forward(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x, approximate=self.approximate)
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {'GELU': GELU, 'ReLU': nn.ReLU, 'SiLU': nn.SiLU}
