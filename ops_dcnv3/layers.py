@@ -31,11 +31,18 @@ class Linear(nn.Linear):
 
     That is over feature maps (N, H, W, C) in float32 on the CPU: PyTorch leaves matrix products to MKL, which keeps to
     AVX2 on processors that are not Intel's, but convolutions to oneDNN, which uses what is there (docs/performance.md).
-    Elsewhere, and in exported models, it is a linear layer as ever.
+    Elsewhere, and in exported models, it is a linear layer as ever. Where the input is not contiguous in memory, the
+    output may not be either. Tools that look for the exact type ``nn.Linear`` must be told of this one.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != 'cpu' or x.dtype != torch.float32 or x.dim() != 4 or not _convolution_is_faster():
+        if (
+            x.device.type != 'cpu'
+            or x.dtype != torch.float32
+            or x.dim() != 4
+            or not x.numel()
+            or not _convolution_is_faster()
+        ):
             return super().forward(x)
         return F.conv2d(x.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias).permute(0, 2, 3, 1)
 
@@ -95,7 +102,7 @@ def init_on_regular_grid(layer: nn.Module) -> None:
 
 
 class GELU(nn.GELU):
-    """``nn.GELU``, in place where no gradients are recorded: its input must not be used any more."""
+    """``nn.GELU``, in place where no gradients are recorded: nothing else may read its input, not even hooks."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x, approximate=self.approximate)

@@ -65,9 +65,18 @@ def threads():
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('batch', [1, 3])
 @pytest.mark.parametrize('size', [(37, 23), (1, 3000), (2, 2500)])
-def test_same_bits_for_any_number_of_threads(size, batch, dtype, threads):
+@pytest.mark.parametrize('mask_is_logits', [False, True])
+def test_same_bits_for_any_number_of_threads(mask_is_logits, size, batch, dtype, threads):
     """Offsets of several pixels, so that samples cross from every band of pixels to others; short and long rows."""
-    case = make_case(PLAIN, batch, size, group_channels=16, dtype=dtype, spread=6, requires_grad=True)
+    case = make_case(
+        PLAIN._replace(mask_is_logits=mask_is_logits),
+        batch,
+        size,
+        group_channels=16,
+        dtype=dtype,
+        spread=6,
+        requires_grad=True,
+    )
     results = []
     for number in (1, 2, 3, 5, 8):
         threads(number)

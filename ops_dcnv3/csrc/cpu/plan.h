@@ -40,8 +40,8 @@ struct PositionRange {
   }
 };
 
-// The arrays are padded to whole vectors, so that loops over samples need no remainder; what the padding holds stems
-// from samples before.
+// The arrays are padded to whole vectors, so that loops over samples need no remainder; what the padding holds is
+// zero or stems from samples before.
 template <typename scalar_t>
 class Plan {
  public:

@@ -57,10 +57,13 @@ DCNV3_INLINE void subtract_largest(int64_t groups, int64_t points, T* logits) {
 // In place. Room for a whole number of vectors is needed.
 template <typename T>
 DCNV3_INLINE void softmax(int64_t groups, int64_t points, T* logits) {
-  if (!are_moderate(groups * points, logits)) {
+  // What pads the last vector must not decide how the others are computed.
+  const int64_t count = groups * points, padded = (count + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  std::fill(logits + count, logits + padded, T{});
+  if (!are_moderate(count, logits)) {
     subtract_largest(groups, points, logits);
   }
-  for (int64_t i = 0; i < groups * points; i += kLanes<T>) {
+  for (int64_t i = 0; i < count; i += kLanes<T>) {
     Pack<T, kLanes<T>> values;
     std::memcpy(&values, logits + i, sizeof(values));
     values = exp_of_moderate<T>(values);

@@ -85,7 +85,7 @@ template <typename scalar_t>
 struct Backward {
   Tensors<scalar_t> t;
   Pieces pieces;
-  const PixelRange* reach;  // null where every band is whole images
+  const PixelRange* reach;  // null where every band is whole images, or grad_input is not wanted
   const scalar_t* grad_output;
   acc_t<scalar_t>* grad_input;  // zeroed; null: not wanted
   scalar_t* grad_offset;        // null: not wanted, nor the next
