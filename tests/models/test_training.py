@@ -51,7 +51,7 @@ UPERNET = 'segmentation/ade20k/internimage-l_upernet_8xb2-160k_ade20k-640x640.py
 MASK2FORMER = 'segmentation/cityscapes/internimage-h_mask2former_8xb2-80k_mapillary-cityscapes-1024x1024.py'
 SEGFORMER = 'segmentation/cityscapes/internimage-l_segformer_8xb2-160k_mapillary-cityscapes-512x1024.py'
 FAMILIES = {
-    'mask-rcnn': Family(MASK_RCNN, 1.5e-3, 140),
+    'mask-rcnn': Family(MASK_RCNN, 1.5e-3, 180),
     'cascade-mask-rcnn': Family(CASCADE, 1.5e-3, 140),
     'dino': Family(DINO, 1e-3, 160, ('dn_loss_cls',)),
     'dino-denoising': Family(DINO, 1e-3, 500, ('dn_loss',)),  # boxes take longer
