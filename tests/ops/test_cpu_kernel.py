@@ -14,6 +14,7 @@ from ops_dcnv3.arguments import Geometry
 from tests.ops.cases import gradients, make_case, relative_error
 
 PLAIN = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 3, 1.0)
+STRIDED = Geometry((3, 3), (2, 2), (2, 2), (2, 2), 20, 1.5)  # more groups than are planned at a time
 
 ISAS = extension.describe()['cpu']['isas']
 
@@ -89,6 +90,22 @@ def test_same_bits_for_any_number_of_threads(mask_is_logits, size, batch, dtype,
     for ours, theirs in zip(results[0], expected, strict=True):
         # At column 3000 a position in float32 is rounded to 2^-12 pixels.
         assert relative_error(ours, theirs) < (1e-3 if dtype == torch.float32 else 3e-2)
+
+
+@pytest.mark.parametrize('size', [(37, 23), (1, 3000), (2, 2500)])
+@pytest.mark.parametrize('number', [1, 3, 8])
+def test_bands_and_pieces_are_put_together(number, size, threads):
+    """In float64: at column 3000 a position in float32 may fall on the other side of a pixel, where slopes jump."""
+    threads(number)
+    case = make_case(STRIDED, 1, size, group_channels=4, dtype=torch.float64, spread=6, requires_grad=True)
+    output, expected = dcnv3(*case.args), dcnv3_reference(*case.args)
+    assert relative_error(output, expected) < 1e-9
+    for ours, theirs in zip(
+        gradients(output, case, torch.ones_like(output)),
+        gradients(expected, case, torch.ones_like(output)),
+        strict=True,
+    ):
+        assert relative_error(ours, theirs) < 1e-9
 
 
 @pytest.mark.parametrize('needed', [0, 1, 2])

@@ -27,15 +27,15 @@ struct PositionRange {
   // The pixels between which all neighbours of such samples are, and more: one row and one column on each side, for
   // the positions in a plan may be rounded otherwise.
   PixelRange pixels(const Params& p) const {
-    const int64_t first = row(low_y - 1, p.y) * p.x.size + row(low_x - 1, p.x);
-    const int64_t last = row(high_y + 2, p.y) * p.x.size + row(high_x + 2, p.x);
+    const int64_t first = clamp(low_y - 1, p.y) * p.x.size + clamp(low_x - 1, p.x);
+    const int64_t last = clamp(high_y + 2, p.y) * p.x.size + clamp(high_x + 2, p.x);
     return {first, last + 1};
   }
 
  private:
   static constexpr double kNowhere = std::numeric_limits<double>::infinity();
 
-  static int64_t row(double position, const Axis& axis) {
+  static int64_t clamp(double position, const Axis& axis) {
     return static_cast<int64_t>(std::min(std::max(position, 0.0), axis.size - 1.0));
   }
 };
