@@ -7,11 +7,10 @@ load_image = dict(type='LoadImageFromFile')
 load_truth = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
 resize = dict(type='Resize', scale=(160, 160), keep_ratio=True)
 meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+instances = dict(type='CocoDataset', metainfo=dict(classes=_base_.digits), data_root=_base_.data_root)
 train_dataloader = dict(
     dataset=dict(
-        type='CocoDataset',
-        metainfo=dict(classes=_base_.digits),
-        data_root=_base_.data_root,
+        **instances,
         ann_file='annotations/train.json',
         data_prefix=dict(img='images/train/'),
         pipeline=[load_image, load_truth, resize, dict(type='PackDetInputs')],
@@ -20,9 +19,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     dataset=dict(
-        type='CocoDataset',
-        metainfo=dict(classes=_base_.digits),
-        data_root=_base_.data_root,
+        **instances,
         ann_file='annotations/val.json',
         data_prefix=dict(img='images/val/'),
         test_mode=True,
