@@ -29,27 +29,23 @@ class ToChannelsLast(nn.Module):
 class Linear(nn.Linear):
     """``nn.Linear``, as the 1x1 convolution that it is where PyTorch computes that faster.
 
-    That is over feature maps (N, H, W, C) in float32 on the CPU: PyTorch leaves matrix products to MKL, which keeps to
-    AVX2 on processors that are not Intel's, but convolutions to oneDNN, which uses what is there (docs/performance.md).
+    That is over feature maps (N, H, W, C) in float32 on the CPU: PyTorch leaves matrix products to MKL and convolutions
+    to oneDNN, which needs about half the time on an AMD processor with AVX-512 (docs/performance.md).
     Elsewhere, and in exported models, it is a linear layer as ever. Where the input is not contiguous in memory, the
     output may not be either. Tools that look for the exact type ``nn.Linear`` must be told of this one.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if (
-            x.device.type != 'cpu'
-            or x.dtype != torch.float32
-            or x.dim() != 4
-            or not x.numel()
-            or not _convolution_is_faster()
-        ):
+        if not _is_faster_as_convolution(x):
             return super().forward(x)
         return F.conv2d(x.permute(0, 3, 1, 2), self.weight[:, :, None, None], self.bias).permute(0, 2, 3, 1)
 
 
-def _convolution_is_faster() -> bool:
+def _is_faster_as_convolution(x: Tensor) -> bool:
+    if not HAS_ONEDNN or x.device.type != 'cpu' or x.dim() != 4 or not x.numel():
+        return False
     # In 16-bit types, as under autocast, oneDNN computes linear layers too.
-    if not HAS_ONEDNN or torch.is_autocast_enabled('cpu'):
+    if x.dtype != torch.float32 or torch.is_autocast_enabled('cpu'):
         return False
     return not (torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export())
 
