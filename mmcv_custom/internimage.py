@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ops_dcnv3 import DCNv3
-from ops_dcnv3.layers import Linear, build_activation, build_norm
+from ops_dcnv3.layers import Linear, build_activation, build_norm, scaled
 
 from .arch import CORE_OPS, Arch
 from .checkpoint import load_pretrained_backbone
@@ -50,7 +50,7 @@ class Downsample(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers: (N, H, W, C) -> (N, H, W, C)."""
+    """Two linear layers: (N, H, W, C) -> (N, H, W, C), times ``scale`` (C,) if given."""
 
     def __init__(self, channels: int, hidden: int, act_layer: str, drop_rate: float) -> None:
         super().__init__()
@@ -59,15 +59,15 @@ class MLP(nn.Module):
         self.fc2 = Linear(hidden, channels)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        return self.drop(scaled(self.fc2, self.drop(self.act(self.fc1(x))), scale))
 
 
 class Block(nn.Module):
     """DCNv3 and MLP, each a residual branch: (N, H, W, C) -> (N, H, W, C).
 
     The branch is normalised before (default), after (``post_norm``) or both (``res_post_norm``), and scaled per channel
-    (``layer_scale``).
+    (``layer_scale``) by its last layer: hooks on ``dcn`` and ``mlp``, or on the norms after them, see scaled outputs.
     """
 
     gamma1: nn.Parameter | None
@@ -103,14 +103,12 @@ class Block(nn.Module):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        y = self.norm1(self.dcn(x)) if self.post_norm else self.res_post_norm1(self.dcn(self.norm1(x)))
-        x = x + self.drop_path(_scaled(y, self.gamma1))
-        y = self.norm2(self.mlp(x)) if self.post_norm else self.res_post_norm2(self.mlp(self.norm2(x)))
-        return x + self.drop_path(_scaled(y, self.gamma2))
-
-
-def _scaled(y: Tensor, gamma: Tensor | None) -> Tensor:
-    return y if gamma is None else gamma * y
+        if self.post_norm:
+            x = x + self.drop_path(scaled(self.norm1, self.dcn(x), self.gamma1))
+            return x + self.drop_path(scaled(self.norm2, self.mlp(x), self.gamma2))
+        # A norm after a scale would undo it: an arch has layer_scale or res_post_norm, never both.
+        x = x + self.drop_path(self.res_post_norm1(self.dcn(self.norm1(x), self.gamma1)))
+        return x + self.drop_path(self.res_post_norm2(self.mlp(self.norm2(x), self.gamma2)))
 
 
 class Stage(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .arguments import check_geometry
 from .functional import dcnv3
-from .layers import Linear, build_activation, build_norm, init_on_regular_grid
+from .layers import Linear, build_activation, build_norm, init_on_regular_grid, scaled
 from .reference import dcnv3_reference
 
 
@@ -103,8 +103,8 @@ class DCNv3(nn.Module):
             f'center_feature_scale={self.center_feature_scale}'
         )
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, H, W, C) -> (N, H, W, C)."""
+    def forward(self, input: Tensor, scale: Tensor | None = None) -> Tensor:
+        """(N, H, W, C) -> (N, H, W, C), times ``scale`` (C,) if given."""
         projected = self.input_proj(input)
         context = self.dw_conv(input.permute(0, 3, 1, 2))
         sampled = self.operator(
@@ -119,12 +119,12 @@ class DCNv3(nn.Module):
             mask_is_logits=True,
         )
         if self.center_feature_scale:
-            scale = torch.sigmoid(
+            share = torch.sigmoid(
                 F.linear(context, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias)
             )
-            scale = scale.repeat_interleave(self.channels // self.groups, dim=-1)
-            sampled = torch.lerp(sampled, projected, scale.to(projected.dtype))
-        return self.output_proj(sampled)
+            share = share.repeat_interleave(self.channels // self.groups, dim=-1)
+            sampled = torch.lerp(sampled, projected, share.to(projected.dtype))
+        return scaled(self.output_proj, sampled, scale)
 
 
 class DCNv3_pytorch(DCNv3):

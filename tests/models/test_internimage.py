@@ -58,8 +58,12 @@ def test_golden_float64(name, core_op):
         model.get_submodule(part).register_forward_hook(hook)
     x = torch.from_numpy(golden['x']).double().requires_grad_()
     outputs = model(x)
+    block = model.levels[0].blocks[0]
     for part, value in intermediate.items():
-        torch.testing.assert_close(value, torch.from_numpy(golden[f'mid64/{part}']), rtol=0, atol=1e-9)
+        expected = torch.from_numpy(golden[f'mid64/{part}'])
+        if part.endswith('dcn') and block.gamma1 is not None and not block.post_norm:
+            expected = block.gamma1 * expected  # the official block scales what the layer returns, ours has it scaled
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-9)
     for index, output in enumerate(outputs):
         torch.testing.assert_close(output, torch.from_numpy(golden[f'out64/{index}']), rtol=0, atol=1e-9)
     sum((output * golden_tensor(golden, f'grad_out/{i}', x)).sum() for i, output in enumerate(outputs)).backward()
@@ -184,7 +188,7 @@ def test_checkpointing_gives_identical_gradients(options):
 def test_checkpointing_recomputes(monkeypatch):
     calls = []
     forward = DCNv3.forward
-    monkeypatch.setattr(DCNv3, 'forward', lambda self, x: calls.append(1) or forward(self, x))
+    monkeypatch.setattr(DCNv3, 'forward', lambda self, *args: calls.append(1) or forward(self, *args))
     for with_cp, expected in ((False, 5), (True, 10)):
         calls.clear()
         tiny(with_cp=with_cp)(torch.rand(1, 3, 32, 32))[-1].sum().backward()

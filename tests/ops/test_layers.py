@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ops_dcnv3.layers import GELU, Linear
+from ops_dcnv3.layers import GELU, Linear, build_norm, scaled
 
 
 class CalledOperators(TorchDispatchMode):
@@ -82,10 +82,121 @@ def test_exported_linear_layers_are_linear_layers():
     assert any('linear' in node for node in nodes) and not any('conv' in node for node in nodes)
 
 
-def test_linear_layers_compile_to_one_graph():
-    layer, x = Linear(6, 10), torch.randn(1, 4, 4, 6)
+@pytest.mark.parametrize('autocast', [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('scale', [None, torch.linspace(-1, 1, 10)])
+def test_linear_layers_compile_to_one_graph(scale, autocast):
+    layer, x = Linear(6, 10), torch.randn(1, 8, 8, 6)
     compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
-    torch.testing.assert_close(compiled(x), layer(x))
+    with torch.autocast('cpu', autocast, enabled=autocast is not None):
+        torch.testing.assert_close(compiled(x, scale), layer(x, scale))
+
+
+SCALABLE = {
+    'linear': lambda: Linear(6, 10),
+    'linear without bias': lambda: Linear(6, 10, bias=False),
+    'layer norm': lambda: build_norm('LN', 6),
+    'batch norm': lambda: build_norm('BN', 6).eval(),
+    'another': lambda: nn.Sequential(nn.Linear(6, 10)),
+}
+AUTOCAST = [None, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize('layer', SCALABLE)
+@pytest.mark.parametrize('shape', [(2, 5, 7, 6), (1, 1, 1, 6), (2, 0, 4, 6)])
+@pytest.mark.parametrize(
+    'dtype, autocast',
+    [*((torch.float32, dtype) for dtype in AUTOCAST), (torch.float64, None), (torch.bfloat16, None)],
+)
+def test_scaled_layers_compute_scaled_outputs(layer, shape, dtype, autocast):
+    torch.manual_seed(0)
+    module = SCALABLE[layer]().to(dtype)
+    x = torch.randn(shape, dtype=dtype, requires_grad=True)
+    channels = module(x).shape[-1]
+    scale = torch.randn(channels, dtype=dtype, requires_grad=True)
+    inputs = (x, scale, *module.parameters())
+    with torch.autocast('cpu', autocast, enabled=autocast is not None):
+        output, expected = scaled(module, x, scale), scale * module(x)
+    # Scaled weights and scaled outputs are rounded at different places.
+    tolerance = {'rtol': 2e-2, 'atol': 2e-2} if autocast or dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(output, expected, **tolerance, check_dtype=not autocast)
+    grad = torch.randn_like(expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(output, inputs, grad.to(output.dtype)),
+        torch.autograd.grad(expected, inputs, grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, **(tolerance and {'rtol': 5e-2, 'atol': 0.2}))
+
+
+@pytest.mark.parametrize('layer', SCALABLE)
+def test_no_scale_is_no_change(layer):
+    module, x = SCALABLE[layer](), torch.randn(2, 5, 7, 6)
+    assert torch.equal(scaled(module, x, None), module(x))
+
+
+def numbers_kept(function, *inputs: Tensor) -> int:
+    """How many numbers autograd keeps for the backward, other than those of the inputs."""
+    known = {x.untyped_storage().data_ptr() for x in inputs}
+    kept: dict[int, Tensor] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        if x.untyped_storage().data_ptr() not in known:
+            kept[x.untyped_storage().data_ptr()] = x
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        function(*inputs)
+    return sum(x.numel() for x in kept.values())
+
+
+@pytest.mark.parametrize(
+    'layer, positions, dtype, autocast, keeps_output',
+    [
+        (lambda: Linear(6, 10), 37, torch.float32, None, False),
+        (lambda: Linear(6, 10), 37, torch.float32, torch.bfloat16, False),
+        # Small scales times weights vanish in float16, and are rounded twice in bfloat16.
+        (lambda: Linear(6, 10), 37, torch.float32, torch.float16, True),
+        (lambda: Linear(6, 10), 37, torch.bfloat16, None, True),
+        # The weight is larger than the output.
+        (lambda: Linear(6, 10), 6, torch.float32, None, True),
+        (lambda: build_norm('LN', 6), 37, torch.float32, None, False),
+        (lambda: build_norm('LN', 6), 37, torch.bfloat16, None, True),
+        (lambda: nn.LayerNorm(6), 37, torch.float32, None, True),
+    ],
+)
+def test_scaled_layers_keep_no_output_where_that_is_exact_and_cheaper(layer, positions, dtype, autocast, keeps_output):
+    module = layer().to(dtype)
+    x = torch.randn(1, 1, positions, 6, dtype=dtype)
+    scale = nn.Parameter(torch.ones(module(x).shape[-1], dtype=dtype))
+    with torch.autocast('cpu', autocast, enabled=autocast is not None):
+        without = numbers_kept(lambda x, *_: module(x), x, scale, *module.parameters())
+        kept = numbers_kept(lambda x, scale, *_: scaled(module, x, scale), x, scale, *module.parameters())
+        outputs = module(x).numel()
+    assert (kept - without >= outputs) == keeps_output, (kept, without, outputs)
+
+
+def test_small_scales_survive_float16():
+    layer, x = Linear(6, 10), torch.randn(1, 8, 8, 6)
+    with torch.autocast('cpu', torch.float16):
+        output = scaled(layer, x, torch.full((10,), 1e-6))
+    torch.testing.assert_close(output, 1e-6 * layer(x), rtol=1e-2, atol=1e-8)
+
+
+def test_scaled_layers_export_for_any_size():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.norm, self.scale = Linear(6, 6), build_norm('LN', 6), nn.Parameter(torch.rand(6))
+
+        def forward(self, x):
+            return scaled(self.norm, scaled(self.linear, x, self.scale), self.scale)
+
+    model = Scaled().eval()
+    size = torch.export.Dim('size', min=2, max=1024)
+    exported = torch.export.export(model, (torch.randn(1, 4, 8, 6),), dynamic_shapes=({1: size},)).module()
+    for height in (2, 100):
+        x = torch.randn(1, height, 8, 6)
+        torch.testing.assert_close(exported(x), model(x))
 
 
 @pytest.mark.parametrize('grad, in_place', [(torch.enable_grad, False), (torch.no_grad, True)])
