@@ -87,17 +87,17 @@ def scaled(layer: nn.Module, x: Tensor, scale: Tensor | None) -> Tensor:
 def _is_cheaper_to_scale(weight: Tensor, x: Tensor) -> bool:
     """Whether a scaled weight is smaller than the output, and as exact."""
     in_features = weight.shape[1]
-    if x.numel() <= in_features**2 or weight.element_size() < MIN_SIZE_TO_SCALE or _is_exporting():
+    if _is_exporting() or weight.element_size() < MIN_SIZE_TO_SCALE or x.numel() <= in_features**2:
         return False
     # The first value of a scale may be as small as 1e-5, which makes weights vanish in float16.
     return not (_is_autocast(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16)
 
 
 def _is_faster_as_convolution(x: Tensor) -> bool:
-    if not HAS_ONEDNN or x.device.type != 'cpu' or x.dim() != 4 or not x.numel():
+    if not HAS_ONEDNN or _is_exporting() or x.device.type != 'cpu' or x.dim() != 4 or x.dtype != torch.float32:
         return False
     # In 16-bit types, as under autocast, oneDNN computes linear layers too.
-    return x.dtype == torch.float32 and not _is_autocast('cpu') and not _is_exporting()
+    return x.numel() > 0 and not _is_autocast('cpu')
 
 
 def _is_autocast(device_type: str) -> bool:
