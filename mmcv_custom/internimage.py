@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ops_dcnv3 import DCNv3
-from ops_dcnv3.layers import Linear, build_activation, build_norm, scaled
+from ops_dcnv3.layers import Linear, Scalable, build_activation, build_norm, scaled
 
 from .arch import CORE_OPS, Arch
 from .checkpoint import load_pretrained_backbone
@@ -49,7 +49,7 @@ class Downsample(nn.Module):
         return self.norm(self.conv(x.permute(0, 3, 1, 2)))
 
 
-class MLP(nn.Module):
+class MLP(Scalable, nn.Module):
     """Two linear layers: (N, H, W, C) -> (N, H, W, C), times ``scale`` (C,) if given."""
 
     def __init__(self, channels: int, hidden: int, act_layer: str, drop_rate: float) -> None:
@@ -107,8 +107,8 @@ class Block(nn.Module):
             x = x + self.drop_path(scaled(self.norm1, self.dcn(x), self.gamma1))
             return x + self.drop_path(scaled(self.norm2, self.mlp(x), self.gamma2))
         # A norm after a scale would undo it: an arch has layer_scale or res_post_norm, never both.
-        x = x + self.drop_path(self.res_post_norm1(self.dcn(self.norm1(x), self.gamma1)))
-        return x + self.drop_path(self.res_post_norm2(self.mlp(self.norm2(x), self.gamma2)))
+        x = x + self.drop_path(self.res_post_norm1(scaled(self.dcn, self.norm1(x), self.gamma1)))
+        return x + self.drop_path(self.res_post_norm2(scaled(self.mlp, self.norm2(x), self.gamma2)))
 
 
 class Stage(nn.Module):

@@ -10,7 +10,6 @@ LAYER_NORM_EPS = 1e-6  # of every LayerNorm in InternImage; BatchNorm keeps PyTo
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 NORM_LAYERS = ('LN', 'BN')
-MIN_SIZE_TO_SCALE = 4  # bytes per number; scaled weights of 16-bit types would be rounded twice
 
 
 class ToChannelsFirst(nn.Module):
@@ -27,7 +26,32 @@ class ToChannelsLast(nn.Module):
         return x.permute(0, 2, 3, 1)
 
 
-class Linear(nn.Linear):
+class Scalable:
+    """A layer whose ``forward`` takes ``scale``, a factor per channel of its output, see :func:`scaled`."""
+
+
+def scaled(layer: nn.Module, x: Tensor, scale: Tensor | None) -> Tensor:
+    """``scale * layer(x)`` over the last dimension, or ``layer(x)`` without a scale.
+
+    A :class:`Scalable` layer multiplies its parameters instead of its output where that is cheaper and as exact:
+    autograd then keeps no output for the gradient of the scale. Hooks on the layer see the scaled output, and the scale
+    as a keyword. What a user puts in place of such a layer need not know of scales.
+    """
+    if scale is None:
+        return layer(x)
+    return layer(x, scale=scale) if isinstance(layer, Scalable) else scale * layer(x)
+
+
+def _can_scale_parameters(weight: Tensor) -> bool:
+    # Scaled weights of 16 bits would be rounded twice, and may vanish in float16: a scale may begin at 1e-5. What an
+    # exported model is converted to is not known.
+    if weight.element_size() < 4 or _is_exporting():
+        return False
+    device_type = weight.device.type
+    return not (_is_autocast(device_type) and torch.get_autocast_dtype(device_type) == torch.float16)
+
+
+class Linear(Scalable, nn.Linear):
     """``nn.Linear``, as the 1x1 convolution that it is where PyTorch computes that faster.
 
     That is over feature maps (N, H, W, C) in float32 on the CPU: PyTorch leaves matrix products to MKL and convolutions
@@ -37,12 +61,14 @@ class Linear(nn.Linear):
     """
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """(..., in_features) -> (..., out_features), times ``scale`` (out_features,) if given, see :func:`scaled`."""
+        """(..., in_features) -> (..., out_features), times ``scale`` (out_features,) if given."""
+        weight, bias = self.weight, self.bias
         if scale is None:
-            return _linear(x, self.weight, self.bias)
-        if not _is_cheaper_to_scale(self.weight, x):
-            return scale * _linear(x, self.weight, self.bias)
-        return _linear(x, scale[:, None] * self.weight, None if self.bias is None else scale * self.bias)
+            return _linear(x, weight, bias)
+        if not _can_scale_parameters(weight) or not _is_smaller_than_output(weight, x):
+            return scale * _linear(x, weight, bias)
+        y = _linear(x, scale[:, None] * weight, None if bias is None else scale * bias)
+        return y.to(torch.promote_types(y.dtype, scale.dtype))  # as scaling it would
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -51,46 +77,9 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
 
 
-class LayerNorm(nn.LayerNorm):
-    """``nn.LayerNorm`` that takes a scale."""
-
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """(..., C) -> (..., C), times ``scale`` (C,) if given, see :func:`scaled`."""
-        if scale is None:
-            return super().forward(x)
-        if self.weight.element_size() < MIN_SIZE_TO_SCALE:
-            return scale * super().forward(x)
-        return F.layer_norm(x, self.normalized_shape, scale * self.weight, scale * self.bias, self.eps)
-
-
-class Norm(nn.Sequential):
-    """A norm between the permutations that its input and output layouts call for, see :func:`build_norm`."""
-
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        *before, last = self
-        for layer in before:
-            x = layer(x)
-        return scaled(last, x, scale)
-
-
-def scaled(layer: nn.Module, x: Tensor, scale: Tensor | None) -> Tensor:
-    """``scale * layer(x)`` over the last dimension, or ``layer(x)`` without a scale.
-
-    Layers of this module scale their parameters instead of the output where that loses nothing: training then keeps no
-    output in memory for the gradient of the scale. Any other layer, such as an adapter around one, works as well.
-    """
-    if scale is None:
-        return layer(x)
-    return layer(x, scale) if isinstance(layer, (Linear, LayerNorm, Norm)) else scale * layer(x)
-
-
-def _is_cheaper_to_scale(weight: Tensor, x: Tensor) -> bool:
-    """Whether a scaled weight is smaller than the output, and as exact."""
-    in_features = weight.shape[1]
-    if _is_exporting() or weight.element_size() < MIN_SIZE_TO_SCALE or x.numel() <= in_features**2:
-        return False
-    # The first value of a scale may be as small as 1e-5, which makes weights vanish in float16.
-    return not (_is_autocast(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16)
+def _is_smaller_than_output(weight: Tensor, x: Tensor) -> bool:
+    # torch.compile would compile anew wherever the answer changes.
+    return torch.compiler.is_compiling() or x.numel() > weight.shape[1] ** 2
 
 
 def _is_faster_as_convolution(x: Tensor) -> bool:
@@ -106,6 +95,29 @@ def _is_autocast(device_type: str) -> bool:
 
 def _is_exporting() -> bool:
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+
+
+class LayerNorm(Scalable, nn.LayerNorm):
+    """``nn.LayerNorm`` that takes a scale."""
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """(..., C) -> (..., C), times ``scale`` (C,) if given."""
+        weight, bias = self.weight, self.bias
+        if scale is None or bias is None or not _can_scale_parameters(weight):
+            y = F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+            return y if scale is None else scale * y
+        y = F.layer_norm(x, self.normalized_shape, scale * weight, scale * bias, self.eps)
+        return y.to(torch.promote_types(y.dtype, scale.dtype))
+
+
+class Norm(Scalable, nn.Sequential):
+    """A norm between the permutations that its input and output layouts call for, see :func:`build_norm`."""
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        *before, last = self
+        for layer in before:
+            x = layer(x)
+        return scaled(last, x, scale)
 
 
 def build_norm(kind: str, channels: int, channels_first_in: bool = False, channels_first_out: bool = False) -> Norm:

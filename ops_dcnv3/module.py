@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from .arguments import check_geometry
 from .functional import dcnv3
-from .layers import Linear, build_activation, build_norm, init_on_regular_grid, scaled
+from .layers import Linear, Scalable, build_activation, build_norm, init_on_regular_grid, scaled
 from .reference import dcnv3_reference
 
 
-class DCNv3(nn.Module):
+class DCNv3(Scalable, nn.Module):
     """Deformable convolution v3 (InternImage, https://arxiv.org/abs/2211.05778, Sec. 3.1).
 
     A depth-wise convolution of the input predicts, per pixel and group, the offsets of the sampling points and their

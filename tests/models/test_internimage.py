@@ -188,7 +188,7 @@ def test_checkpointing_gives_identical_gradients(options):
 def test_checkpointing_recomputes(monkeypatch):
     calls = []
     forward = DCNv3.forward
-    monkeypatch.setattr(DCNv3, 'forward', lambda self, *args: calls.append(1) or forward(self, *args))
+    monkeypatch.setattr(DCNv3, 'forward', lambda self, x, **options: calls.append(1) or forward(self, x, **options))
     for with_cp, expected in ((False, 5), (True, 10)):
         calls.clear()
         tiny(with_cp=with_cp)(torch.rand(1, 3, 32, 32))[-1].sum().backward()
@@ -197,6 +197,30 @@ def test_checkpointing_recomputes(monkeypatch):
     with torch.no_grad():
         tiny(with_cp=True)(torch.rand(1, 3, 32, 32))
     assert len(calls) == 5
+
+
+@pytest.mark.parametrize('name', ['dcn', 'mlp', 'norm1', 'mlp.fc2', 'dcn.output_proj'])
+@pytest.mark.parametrize('options', [{}, {'post_norm': True}, {'layer_scale': None}])
+def test_layers_may_be_replaced_by_ones_that_know_no_scale(name, options):
+    model, x = tiny(**options).eval(), torch.rand(1, 3, 64, 64)
+    expected = model(x)
+    for block in model.levels[0].blocks:
+        block.set_submodule(name, nn.Sequential(block.get_submodule(name), nn.Identity()))
+    for ours, theirs in zip(model(x), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize('options', [{}, {'post_norm': True}])
+@pytest.mark.parametrize('size', [32, 160])
+def test_residuals_are_added_in_float32_under_autocast(options, size):
+    dtypes = set()
+    model = tiny(**options).eval()
+    for level in model.levels:
+        for block in level.blocks:
+            block.register_forward_hook(lambda module, args, output: dtypes.add(output.dtype))
+    with torch.autocast('cpu', torch.bfloat16):
+        model(torch.rand(1, 3, size, size))
+    assert dtypes == {torch.float32}
 
 
 def test_init_weights_keeps_offsets_and_masks_at_zero():
