@@ -43,12 +43,14 @@ def scaled(layer: nn.Module, x: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def _can_scale_parameters(weight: Tensor) -> bool:
-    # Scaled weights of 16 bits would be rounded twice, and may vanish in float16: a scale may begin at 1e-5. What an
-    # exported model is converted to is not known.
-    if weight.element_size() < 4 or _is_exporting():
+    # torch.compile joins the product with the output to its neighbours, which is faster; what an exported model is
+    # converted to is not known.
+    if torch.compiler.is_compiling() or _is_exporting():
         return False
+    # Scaled weights of 16 bits would be rounded twice, and may vanish in float16: a scale may begin at 1e-5.
     device_type = weight.device.type
-    return not (_is_autocast(device_type) and torch.get_autocast_dtype(device_type) == torch.float16)
+    is_float16 = _is_autocast(device_type) and torch.get_autocast_dtype(device_type) == torch.float16
+    return weight.element_size() >= 4 and not is_float16
 
 
 class Linear(Scalable, nn.Linear):
@@ -65,7 +67,7 @@ class Linear(Scalable, nn.Linear):
         weight, bias = self.weight, self.bias
         if scale is None:
             return _linear(x, weight, bias)
-        if not _can_scale_parameters(weight) or not _is_smaller_than_output(weight, x):
+        if not _can_scale_parameters(weight) or x.numel() <= weight.shape[1] ** 2:  # the output is smaller
             return scale * _linear(x, weight, bias)
         y = _linear(x, scale[:, None] * weight, None if bias is None else scale * bias)
         return y.to(torch.promote_types(y.dtype, scale.dtype))  # as scaling it would
@@ -75,11 +77,6 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not _is_faster_as_convolution(x):
         return F.linear(x, weight, bias)
     return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
-
-
-def _is_smaller_than_output(weight: Tensor, x: Tensor) -> bool:
-    # torch.compile would compile anew wherever the answer changes.
-    return torch.compiler.is_compiling() or x.numel() > weight.shape[1] ** 2
 
 
 def _is_faster_as_convolution(x: Tensor) -> bool:

@@ -89,7 +89,8 @@ def test_linear_layers_compile_to_one_graph(scale, autocast):
     layer, x = Linear(6, 10), torch.randn(1, 8, 8, 6)
     compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
     with torch.autocast('cpu', autocast, enabled=autocast is not None):
-        torch.testing.assert_close(compiled(x, scale), layer(x, scale))
+        output, expected = compiled(x, scale), layer(x, scale)
+    torch.testing.assert_close(output, expected, **({'rtol': 2e-2, 'atol': 2e-2} if autocast else {}))
 
 
 SCALABLE = {
