@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .arguments import autocast_dtype
+
 LAYER_NORM_EPS = 1e-6  # of every LayerNorm in InternImage; BatchNorm keeps PyTorch's default
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
@@ -48,9 +50,7 @@ def _can_scale_parameters(weight: Tensor) -> bool:
     if torch.compiler.is_compiling() or _is_exporting():
         return False
     # Scaled weights of 16 bits would be rounded twice, and may vanish in float16: a scale may begin at 1e-5.
-    device_type = weight.device.type
-    is_float16 = _is_autocast(device_type) and torch.get_autocast_dtype(device_type) == torch.float16
-    return weight.element_size() >= 4 and not is_float16
+    return weight.element_size() >= 4 and autocast_dtype(weight.device.type) != torch.float16
 
 
 class Linear(Scalable, nn.Linear):
@@ -83,11 +83,7 @@ def _is_faster_as_convolution(x: Tensor) -> bool:
     if not HAS_ONEDNN or _is_exporting() or x.device.type != 'cpu' or x.dim() != 4 or x.dtype != torch.float32:
         return False
     # In 16-bit types, as under autocast, oneDNN computes linear layers too.
-    return x.numel() > 0 and not _is_autocast('cpu')
-
-
-def _is_autocast(device_type: str) -> bool:
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return x.numel() > 0 and autocast_dtype('cpu') is None
 
 
 def _is_exporting() -> bool:
