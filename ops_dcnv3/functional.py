@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
@@ -157,9 +157,9 @@ def _backward_flops(grad_output_shape: torch.Size, *forward_args: Any, **kwargs:
 
 
 if extension.has_schemas():
-    torch.library.register_fake('dcnv3::forward', _fake_forward)
-    torch.library.register_fake('dcnv3::backward', _fake_backward)
-    torch.library.register_autograd('dcnv3::forward', _backward, setup_context=_save_for_backward)
-    torch.library.register_autograd('dcnv3::backward', _no_second_derivative)
+    library.register_fake('dcnv3::forward', _fake_forward)
+    library.register_fake('dcnv3::backward', _fake_backward)
+    library.register_autograd('dcnv3::forward', _backward, setup_context=_save_for_backward)
+    library.register_autograd('dcnv3::backward', _no_second_derivative)
     register_flop_formula(torch.ops.dcnv3.forward)(_flops)
     register_flop_formula(torch.ops.dcnv3.backward)(_backward_flops)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from torch import library
 from torch.utils.flop_counter import FlopCounterMode
 
 from ops_dcnv3 import DCNv3, DCNv3_pytorch, dcnv3, dcnv3_reference
@@ -27,7 +28,7 @@ SAMPLES = {
 @pytest.mark.parametrize('name', SAMPLES)
 def test_opcheck_forward(name, device):
     case = make_case(**SAMPLES[name]).to(device)
-    torch.library.opcheck(torch.ops.dcnv3.forward, case.args)
+    library.opcheck(torch.ops.dcnv3.forward, case.args)
 
 
 @pytest.mark.parametrize('device', DEVICES)
@@ -36,7 +37,7 @@ def test_opcheck_forward(name, device):
 def test_opcheck_backward(needs, geometry, device):
     case = make_case(geometry).to(device)
     grad_output = torch.randn_like(dcnv3(*case.args))
-    torch.library.opcheck(torch.ops.dcnv3.backward, (grad_output, *case.args, *needs, False))
+    library.opcheck(torch.ops.dcnv3.backward, (grad_output, *case.args, *needs, False))
 
 
 def test_second_derivatives_are_refused():
