@@ -1,4 +1,4 @@
-"""Builds the operator's two libraries; everything else about the distribution stands in pyproject.toml."""
+"""Builds the operator's two libraries; everything else about the distribution is in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def cpu_extension() -> Extension:
 
 
 def cuda_extension() -> list[Extension]:
-    """Built when nvcc is there; ``FORCE_CUDA=1`` makes its absence an error, ``FORCE_CUDA=0`` skips it."""
-    wish = os.environ.get('FORCE_CUDA', '')
-    if wish not in ('', '0', '1'):
-        raise SystemExit(f'FORCE_CUDA must be 0, 1 or unset, got {wish!r}')
-    if wish == '0':
+    """The CUDA library, if there is an nvcc. ``FORCE_CUDA=1`` requires one, ``FORCE_CUDA=0`` skips the library."""
+    force_cuda = os.environ.get('FORCE_CUDA', '')
+    if force_cuda not in ('', '0', '1'):
+        raise SystemExit(f'FORCE_CUDA must be 0, 1 or unset, got {force_cuda!r}')
+    if force_cuda == '0':
         return []
     if build['find_nvcc']() is None:
-        if wish == '1':
+        if force_cuda == '1':
             raise SystemExit('FORCE_CUDA=1, but no nvcc was found in CUDA_HOME, on PATH or in /usr/local/cuda/bin')
         print('ops_dcnv3: no nvcc found, building the CPU operator only')
         return []
@@ -50,7 +50,7 @@ def cuda_extension() -> list[Extension]:
 
 
 class BuildLibraries(BuildExtension):
-    """torch's build for C++, and our own nvcc call for CUDA."""
+    """Builds the C++ library as torch does, and the CUDA library with the nvcc command of ``_build.py``."""
 
     def build_extensions(self) -> None:
         cuda = [extension for extension in self.extensions if extension.name.endswith('._cuda')]

@@ -1,32 +1,47 @@
-"""How the CUDA library is compiled: one nvcc command, for ``setup.py`` and for the check that needs no GPU.
+"""How the libraries are built: the sources and their fingerprint, and the nvcc command of the CUDA library.
 
-torch's own CUDAExtension is no help here: it insists on a CUDA build of torch, which the stable ABI makes needless at
-build time. Imports nothing of this package but its neighbours by path, because ``setup.py`` runs this file before the
-package exists.
+torch's CUDAExtension is not used because it requires a CUDA build of torch, which the stable ABI makes unnecessary at
+build time. This file imports the standard library only: ``setup.py`` and ``tools/setup_env.py`` run it by its path,
+before the package or torch can be imported.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import runpy
 import shutil
 import sysconfig
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+CSRC = Path(__file__).resolve().parent / 'csrc'
+SOURCE_SUFFIXES = frozenset({'.h', '.cpp', '.cuh', '.cu'})
 DEFAULT_CUDA_ARCHS = '8.0;9.0+PTX'
-# Least torch whose stable ABI the sources use: 2.10.
+# The sources use the stable ABI of torch 2.10.
 TARGET_MACROS = ('-DTORCH_TARGET_VERSION=0x020a000000000000',)
 
 
-def source_hash() -> str:
-    """The fingerprint that goes into the libraries."""
-    return runpy.run_path(str(HERE / '_sources.py'))['source_hash']()
+def source_files() -> list[Path]:
+    """All C++ and CUDA files of the operator, sorted; empty in a wheel without them."""
+    return sorted(path for path in CSRC.rglob('*') if path.suffix in SOURCE_SUFFIXES)
+
+
+def source_hash() -> str | None:
+    """SHA-256 (16 hex digits) over names and contents of :func:`source_files`; None without files.
+
+    It is compiled into the libraries, so that a library built from other sources is noticed.
+    """
+    files = source_files()
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(CSRC).as_posix().encode() + b'\0' + path.read_bytes() + b'\0')
+    return digest.hexdigest()[:16]
 
 
 def find_nvcc() -> str | None:
-    """Path of the CUDA compiler: that of ``CUDA_HOME`` if set, else from ``PATH`` or the usual place, or None."""
+    """Path of the CUDA compiler, or None: in ``CUDA_HOME`` if that is set, else on ``PATH`` or in /usr/local/cuda."""
     if home := os.environ.get('CUDA_HOME'):
         candidates = [f'{home}/bin/nvcc']
     else:
@@ -54,7 +69,7 @@ def cuda_archs() -> list[str]:
 
 
 def nvcc_command(nvcc: str, output: Path, archs: list[str], warnings_as_errors: bool = False) -> list[str]:
-    """The command that compiles and links the CUDA library; no GPU and no CUDA build of torch is needed."""
+    """The command that compiles and links the CUDA library; it needs neither a GPU nor a CUDA build of torch."""
     import torch
     from torch.utils.cpp_extension import include_paths
 
@@ -76,12 +91,12 @@ def nvcc_command(nvcc: str, output: Path, archs: list[str], warnings_as_errors: 
     libraries = Path(torch.__file__).parent / 'lib'
     command += [
         f'-L{libraries}',
-        # libtorch leads to libtorch_cuda, which knows the current stream; nothing else makes its symbols visible.
+        # libtorch loads libtorch_cuda, whose symbols the library needs; the linker would drop libtorch as unused.
         '-Xlinker=--no-as-needed',
         '-ltorch',
         '-ltorch_cpu',
         '-o',
         str(output),
-        str(HERE / 'csrc/cuda/dcnv3_cuda.cu'),
+        str(CSRC / 'cuda/dcnv3_cuda.cu'),
     ]
     return command

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ._sources import source_hash
+from ._build import source_hash
 
 BUILD_COMMAND = 'pip install --no-build-isolation -e .'
 FORCE_REFERENCE_VARIABLE = 'DCNV3_FORCE_REFERENCE'

@@ -1,7 +1,7 @@
 """Compiles the CUDA library for sm_80 and sm_90 with warnings as errors; needs nvcc but neither a GPU nor a CUDA build
 of torch.
 
-Run it as ``make cuda-check``. Without nvcc it says so and exits with 0, because there is nothing to check with.
+Run it as ``make cuda-check``. Without nvcc it checks nothing, says so and exits with 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> int:
         if status:
             print('cuda-check: FAILED, see the messages of nvcc above', file=sys.stderr)
             return 1
-        # Without it the symbols of libtorch_cuda stay undefined, which only a machine with a GPU would show.
+        # Without libtorch the symbols of libtorch_cuda stay undefined, which shows only where a GPU is used.
         needed = subprocess.run(['readelf', '-d', library], capture_output=True, text=True, check=True).stdout
         if '[libtorch.so]' not in needed:
             print('cuda-check: FAILED, the library does not load libtorch.so', file=sys.stderr)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ops_dcnv3 import _build, _sources, extension
+from ops_dcnv3 import _build, extension
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +50,7 @@ def test_nvcc_command():
     command = _build.nvcc_command('nvcc', Path('out.so'), ['8.0', '9.0+PTX'])
     assert '-gencode=arch=compute_80,code=sm_80' in command
     assert '-gencode=arch=compute_90,code=compute_90' in command
-    assert f'-DDCNV3_SOURCE_HASH="{_sources.source_hash()}"' in command
+    assert f'-DDCNV3_SOURCE_HASH="{_build.source_hash()}"' in command
     assert not any('Werror' in option for option in command)
     strict = _build.nvcc_command('nvcc', Path('out.so'), ['8.0'], warnings_as_errors=True)
     assert '-Werror=all-warnings' in strict
@@ -75,11 +75,11 @@ def test_force_cuda_must_be_0_or_1(tmp_path):
     assert result.returncode == 1 and "FORCE_CUDA must be 0, 1 or unset, got 'yes'" in result.stderr
 
 
-def test_fingerprint_tells_other_sources(monkeypatch, tmp_path):
+def test_fingerprint_tells_other_build(monkeypatch, tmp_path):
     built = extension.describe()
     assert built['cpu']['source_hash'] == built['source_hash'] and not built['cpu']['stale']
     (tmp_path / 'kernel.cpp').write_text('int x;')
-    monkeypatch.setattr(_sources, 'CSRC', tmp_path)
+    monkeypatch.setattr(_build, 'CSRC', tmp_path)
     assert extension.describe()['cpu']['stale']
     (tmp_path / 'kernel.cpp').unlink()
     assert not extension.describe()['cpu']['stale']  # a wheel without sources

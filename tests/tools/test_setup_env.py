@@ -42,7 +42,7 @@ def pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePip:
     """A set-up in which pip and venv only leave traces."""
     fake = FakePip(tmp_path / 'venv', tmp_path / 'project')
     (fake.project / 'ops_dcnv3' / 'csrc').mkdir(parents=True)
-    for name in ('pyproject.toml', 'setup.py', 'ops_dcnv3/_build.py', 'ops_dcnv3/_sources.py'):
+    for name in ('pyproject.toml', 'setup.py', 'ops_dcnv3/_build.py'):
         (fake.project / name).write_text((ROOT / name).read_text())
     (fake.project / 'requirements').symlink_to(ROOT / 'requirements')
     monkeypatch.setattr(setup_env, 'ROOT', fake.project)
