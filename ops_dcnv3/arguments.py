@@ -77,21 +77,6 @@ def check_geometry(
     )
 
 
-def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The dtype of autocast on such a device; None where it is off or unknown there."""
-    if not torch.amp.is_autocast_available(device_type) or not torch.is_autocast_enabled(device_type):
-        return None
-    return torch.get_autocast_dtype(device_type)
-
-
-def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in autocast's dtype where it is on; float64 stays, as in torch's own rules."""
-    dtype = autocast_dtype(tensors[0].device.type)
-    if dtype is None:
-        return tensors
-    return tuple(t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors)
-
-
 def check_tensors(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry) -> None:
     """ValueError where the tensors do not fit each other or ``geometry``."""
     tensors = {'input': input, 'offset': offset, 'mask': mask}

@@ -11,7 +11,8 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from . import extension
-from .arguments import Geometry, IntOrPair, Pair, autocast, check_geometry, check_tensors
+from .arguments import Geometry, IntOrPair, Pair, check_geometry, check_tensors
+from .autocast import autocast
 from .reference import sample_with_grid
 
 # Multiply-adds per output channel and sampling point: four corners and the modulation, as official FLOP counts have it.
@@ -104,9 +105,21 @@ def _fake_forward(
 
 
 def _fake_backward(
-    grad_output: Tensor, input: Tensor, offset: Tensor, mask: Tensor, *geometry_and_needs: Any
+    grad_output: Tensor,
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    offset_scale: float,
+    mask_is_logits: bool,
+    needs_input: bool,
+    needs_sampling: bool,
+    deterministic: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    needs_input, needs_sampling, _ = geometry_and_needs[-3:]
     return (
         input.new_empty(input.shape if needs_input else 0),
         offset.new_empty(offset.shape if needs_sampling else 0),
@@ -142,18 +155,37 @@ def _no_second_derivative(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
     raise RuntimeError('dcnv3 can be differentiated only once. For second derivatives use ops_dcnv3.dcnv3_reference.')
 
 
+def dcnv3_macs(pixels: int, channels: int, points: int) -> int:
+    """Multiply-adds of a forward: ``pixels`` output pixels of all images, with ``points`` sampling points per group."""
+    return MACS_PER_SAMPLE * pixels * channels * points
+
+
 def _flops(
     input_shape: torch.Size, offset_shape: torch.Size, mask_shape: torch.Size, kernel_size: Pair, *_: Any, **__: Any
 ) -> int:
     """Two per multiply-add, torch's convention."""
-    pixels = math.prod(offset_shape[:3])
-    return 2 * MACS_PER_SAMPLE * pixels * math.prod(kernel_size) * input_shape[-1]
+    return 2 * dcnv3_macs(math.prod(offset_shape[:3]), input_shape[-1], math.prod(kernel_size))
 
 
-def _backward_flops(grad_output_shape: torch.Size, *forward_args: Any, **kwargs: Any) -> int:
+def _backward_flops(
+    grad_output_shape: torch.Size,
+    input_shape: torch.Size,
+    offset_shape: torch.Size,
+    mask_shape: torch.Size,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    offset_scale: float,
+    mask_is_logits: bool,
+    needs_input: bool,
+    needs_sampling: bool,
+    deterministic: bool,
+    **_: Any,
+) -> int:
     """As for convolutions: the gradients of data and of weights cost a forward each."""
-    needs_input, needs_sampling, _ = forward_args[-3:]
-    return (needs_input + needs_sampling) * _flops(*forward_args, **kwargs)
+    return (needs_input + needs_sampling) * _flops(input_shape, offset_shape, mask_shape, kernel_size)
 
 
 if extension.has_schemas():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import autocast_dtype
+from .autocast import autocast_dtype
 
 LAYER_NORM_EPS = 1e-6  # of every LayerNorm in InternImage; BatchNorm keeps PyTorch's default
 

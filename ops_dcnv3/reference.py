@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import Geometry, IntOrPair, autocast, check_geometry, check_tensors
+from .arguments import Geometry, IntOrPair, check_geometry, check_tensors
+from .autocast import autocast
 
 
 def dcnv3_reference(
