@@ -2,8 +2,7 @@
 
 from ._version import __version__
 from .functional import dcnv3
-from .module import DCNv3, DCNv3_pytorch
+from .modules import DCNv3, DCNv3_1d, DCNv3_pytorch
 from .reference import dcnv3_reference
-from .sequence import DCNv3_1d
 
 __all__ = ['DCNv3', 'DCNv3_1d', 'DCNv3_pytorch', '__version__', 'dcnv3', 'dcnv3_reference']

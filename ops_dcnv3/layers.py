@@ -145,19 +145,6 @@ def _permutation(from_channels_first: bool, to_channels_first: bool) -> list[nn.
     return [ToChannelsFirst() if to_channels_first else ToChannelsLast()]
 
 
-def init_on_regular_grid(layer: nn.Module) -> None:
-    """Start of a DCNv3 layer, over images or sequences: zero offsets, equal weights, an average over a regular grid."""
-    for name, init in (
-        ('offset', nn.init.zeros_),
-        ('mask', nn.init.zeros_),
-        ('input_proj', nn.init.xavier_uniform_),
-        ('output_proj', nn.init.xavier_uniform_),
-    ):
-        linear = getattr(layer, name)
-        init(linear.weight)
-        nn.init.zeros_(linear.bias)
-
-
 class GELU(nn.GELU):
     """``nn.GELU``, in place where no gradients are recorded: nothing else may read its input, not even hooks."""
 

@@ -40,7 +40,8 @@ class Case:
         return Case(*tensors, self.geometry)
 
 
-# A geometry in which nothing is equal to anything else: swapped axes show.
+PLAIN = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 3, 1.0)
+# Height and width differ in every number, so that swapped axes show.
 ASYMMETRIC = Geometry((3, 2), (2, 1), (1, 0), (2, 1), 2, 1.0)
 LOGITS = ASYMMETRIC._replace(mask_is_logits=True)
 

@@ -11,9 +11,8 @@ import torch
 
 from ops_dcnv3 import dcnv3, dcnv3_reference, extension
 from ops_dcnv3.arguments import Geometry
-from tests.ops.cases import gradients, make_case, relative_error
+from tests.ops.cases import PLAIN, gradients, make_case, relative_error
 
-PLAIN = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 3, 1.0)
 STRIDED = Geometry((3, 3), (2, 2), (2, 2), (2, 2), 20, 1.5)  # more groups than are planned at a time
 
 ISAS = extension.describe()['cpu']['isas']
@@ -21,8 +20,7 @@ ISAS = extension.describe()['cpu']['isas']
 COMPARE = """
 import torch
 from ops_dcnv3 import dcnv3, dcnv3_reference, extension
-from tests.ops.cases import gradients, make_case, relative_error
-from tests.ops.test_cpu_kernel import PLAIN
+from tests.ops.cases import PLAIN, gradients, make_case, relative_error
 for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 2e-5), (torch.bfloat16, 5e-2), (torch.float16, 5e-3)):
     for group_channels, mask_is_logits in ((3, False), (16, True), (32, False), (40, True)):
         geometry = PLAIN._replace(mask_is_logits=mask_is_logits)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ops_dcnv3 import DCNv3_1d
-from ops_dcnv3.sequence import CAUSAL_GAP, MAX_CAUSAL_LENGTH
+from ops_dcnv3.modules import CAUSAL_GAP, MAX_CAUSAL_LENGTH
 from tests.ops.cases import DEVICES
 
 OPTIONS = {
