@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch._inductor import config as inductor_config
 
 from mmcv_custom import InternImage
-from mmcv_custom.arch import CORE_OPS, PRESETS
+from mmcv_custom.models.arch import CORE_OPS, PRESETS
 
 OURS, STOCK = CORE_OPS
 GROWTH = [(256, 256), (512, 512), (1024, 1024), (2048, 2048)]

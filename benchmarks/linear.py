@@ -18,7 +18,7 @@ import torch
 from op import POINTS, milliseconds, stages
 from torch import nn
 
-from mmcv_custom.arch import PRESETS
+from mmcv_custom.models.arch import PRESETS
 from ops_dcnv3.layers import Linear
 
 OURS, STOCK = 'Linear', 'nn.Linear'

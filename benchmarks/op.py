@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmcv_custom.arch import PRESETS
+from mmcv_custom.models.arch import PRESETS
 from ops_dcnv3 import dcnv3, dcnv3_reference
 
 KERNEL, POINTS = 3, 9

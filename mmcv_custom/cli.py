@@ -14,7 +14,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .checkpoint import CheckpointError
-from .runner import LAUNCHERS, LauncherError, PortableRunner
+from .engine.runner import LAUNCHERS, LauncherError, PortableRunner
 
 
 def fail(message: str) -> NoReturn:
@@ -113,7 +113,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The runner of a config: its ``runner_type``, by default :class:`mmcv_custom.runner.PortableRunner`."""
+    """The runner of a config: its ``runner_type``, by default :class:`mmcv_custom.engine.PortableRunner`."""
     try:
         return RUNNERS.build(cfg) if 'runner_type' in cfg else PortableRunner.from_cfg(cfg)
     except LauncherError as problem:

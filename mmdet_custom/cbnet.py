@@ -1,4 +1,4 @@
-"""Two InternImages as one composite backbone (CBNetV2, https://arxiv.org/abs/2107.00420), and what uses both."""
+"""A composite backbone of two InternImages (CBNetV2, https://arxiv.org/abs/2107.00420), and its neck and detector."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .dino import CompatDINO
 
 
 class LeadInternImage(InternImage):
-    """The second InternImage: without a stem, and with factors on what the first one adds to its stages.
+    """The second InternImage of a :class:`CBInternImage`, which runs its stages.
 
-    :class:`CBInternImage` runs its stages.
+    It has no stem, and learned factors on the features that the first one adds to its stages.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -33,19 +33,19 @@ class LeadInternImage(InternImage):
 
 @MODELS.register_module()
 class CBInternImage(BaseModule):
-    """Two InternImages of one architecture, the first of which assists the second (dense higher-level composition).
+    """Two InternImages of one architecture, of which the first assists the second (dense higher-level composition).
 
-    Stage i of the second gets, besides what its own stage before gives, the first one's features of stages i to 3,
-    brought to its width and size and weighted by learned factors that begin at zero.
+    Stage i of the second takes its previous stage's output plus the first one's features of stages i and later, brought
+    to its width and size and weighted by learned factors that start at zero.
 
     Args:
-        out_indices: Stages whose features are returned, of both, of 0, 1, 2, 3. (The official configs have one list for
-            each, and a stride-4 map of the first that is never used.)
-        half_gammas: Round those factors to half precision, as the official code does in training and in evaluation, so
-            that the published results are with it. It moves the features by some 1e-3. The factors' gradients pass
-            through half precision too, where very small ones vanish.
-        **options: Of :class:`mmcv_custom.InternImage`, for both. ``init_cfg`` loads one checkpoint into both;
-            ``frozen_stages`` freezes the stages of both, but not what connects them.
+        out_indices: Stages whose features both return, of 0, 1, 2, 3. (The official configs have one list for each, and
+            a stride-4 map of the first that is never used.)
+        half_gammas: Round these factors to half precision. The official code does so in training and in evaluation, and
+            the published results include it; it changes the features by about 1e-3. The factors' gradients pass through
+            half precision too, where very small ones vanish.
+        **options: :class:`mmcv_custom.InternImage`'s arguments, for both. ``init_cfg`` loads one checkpoint into both;
+            ``frozen_stages`` freezes the stages of both, but not the connections between them.
 
     Raises:
         TypeError: Unknown keyword.
@@ -61,13 +61,13 @@ class CBInternImage(BaseModule):
         super().__init__()
         if not all(isinstance(index, int) for index in out_indices):
             raise ValueError(f'out_indices must be ints, the stages that both backbones return, got {out_indices}')
-        assistant = InternImage(out_indices=(0, 1, 2, 3), **options)
+        assistant = InternImage(**options)
         lead = LeadInternImage(out_indices=out_indices, **options)
         self.arch = assistant.arch
         self.out_indices = lead.out_indices
         self.half_gammas = half_gammas
         self.cb_modules = ModuleList([assistant, lead])
-        # The first of each row is an identity; checkpoints count it.
+        # The first of each row is an identity: it takes an index in the published parameter names.
         self.cb_linears = nn.ModuleList(
             nn.ModuleList(
                 nn.Identity() if source == width else nn.Conv2d(source, width, 1) for source in self.arch.widths[stage:]
@@ -76,15 +76,15 @@ class CBInternImage(BaseModule):
         )
 
     def forward(self, x: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """(N, in_channels, H, W) -> the features of the first and of the second, each as of one InternImage."""
+        """(N, in_channels, H, W) -> features of the first and of the second, each like an InternImage's."""
         assistant, lead = cast(Sequence[InternImage], self.cb_modules)
         stem = assistant.forward_stem(x)
         found = assistant.forward_stages(stem)
-        additions = [self._addition(stage, found) for stage in range(4)]
+        additions = [self._addition(stage, found) for stage in range(self.arch.num_stages)]
         return tuple(found[index] for index in self.out_indices), lead.forward_stages(stem, additions)
 
     def _addition(self, stage: int, found: Sequence[Tensor]) -> Tensor:
-        """What a stage of the second gets of the first one's features (N, C_i, H_i, W_i): (N, H, W, C) of its own."""
+        """The first one's features (N, C_i, H_i, W_i) as an addition to a stage of the second: (N, H, W, C)."""
         own, *later = found[stage:]
         _, *linears = cast(nn.ModuleList, self.cb_linears[stage])
         brought = [
@@ -99,12 +99,12 @@ class CBInternImage(BaseModule):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer id of a parameter and number of layers, for layer-wise learning rates.
 
-        As in the official schedules, whose rules know none of these names: all parameters count with the head, so that
+        As in the official schedules, whose rules match none of these names, all parameters belong to the head's layer:
         the whole backbone learns at the full rate.
 
         Args:
             param_name: Name of any parameter.
-            prefix: As of :meth:`mmcv_custom.InternImage.get_layer_depth`.
+            prefix: See :meth:`mmcv_custom.InternImage.get_layer_depth`.
         """
         num_layers = sum(self.arch.depths) + 2
         return num_layers - 1, num_layers
@@ -112,10 +112,10 @@ class CBInternImage(BaseModule):
 
 @MODELS.register_module()
 class CBChannelMapper(ChannelMapper):
-    """mmdet's ChannelMapper, of which the arguments are, for the two sets of features of :class:`CBInternImage`."""
+    """Takes the arguments of mmdet's ChannelMapper and maps both feature sets of :class:`CBInternImage`."""
 
     def forward(self, inputs: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], ...]:
-        """Features of the first and of the second backbone -> both mapped in training, the second's alone otherwise.
+        """Maps the features of both backbones in training, and only those of the second otherwise.
 
         Raises:
             ValueError: There are not two sets of features.
@@ -132,16 +132,16 @@ class CBChannelMapper(ChannelMapper):
 
 @MODELS.register_module()
 class CBDINO(CompatDINO):
-    """DINO on a composite backbone, which learns from the first backbone's features too and detects by the second's.
+    """DINO on a composite backbone: learns from the features of both, and detects with those of the second.
 
     Args:
         assistant_loss_weight: Factor on the losses of the first backbone's features. Their names begin with
             ``assistant.``.
-        **options: Of :class:`CompatDINO`. The backbone must be a :class:`CBInternImage`, the neck a
+        **options: :class:`CompatDINO`'s arguments. The backbone must be a :class:`CBInternImage`, the neck a
             :class:`CBChannelMapper`.
 
     Raises:
-        TypeError: The backbone is another.
+        TypeError: The backbone is no :class:`CBInternImage`.
     """
 
     def __init__(self, *args: Any, assistant_loss_weight: float = 0.5, **options: Any) -> None:
@@ -151,10 +151,10 @@ class CBDINO(CompatDINO):
         self.assistant_loss_weight = assistant_loss_weight
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
-        """Losses from the features of the second backbone and from those of the first.
+        """Losses of the second backbone's features and of the first one's.
 
-        Both pass the transformer as one batch of 2N images, each with denoising queries of its own. Then each has its
-        losses, normalised by the objects of the N images.
+        Both pass through the transformer as one batch of 2N images, each with its own denoising queries. Each then has
+        its own losses, normalised by the objects of the N images.
 
         Args:
             batch_inputs: (N, in_channels, H, W).

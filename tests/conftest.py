@@ -1,14 +1,21 @@
-"""What all tests share: one thread per process, and slow tests only where they are asked for."""
+"""What all tests share: one thread per process, slow tests only on request, and a tiny dataset to run programs on."""
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 # Before torch is imported, and inherited by the programs that tests start: several test processes share few cores, and
 # threads that wait for a busy core spin. A test about threads sets their number itself.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+from tests.support import ROOT, Run  # noqa: E402
+from tools.demo import digits  # noqa: E402
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -25,3 +32,39 @@ def seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small dataset of the demo where the demo's configs look for it, in data/digits."""
+    folder = tmp_path_factory.mktemp('workplace')
+    digits.generate(folder / 'data' / 'digits', train=8, val=3, size=64)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def run(workplace: Path) -> Run:
+    """Runs ``python ARGUMENTS`` in the workplace; a non-zero exit code fails the test unless ``check=False``."""
+
+    def start(*arguments: str | Path, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', *map(str, arguments)],
+            cwd=workplace,
+            env={**os.environ, 'PYTHONPATH': str(ROOT), 'CUDA_VISIBLE_DEVICES': '', **variables},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        if check:
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    return start
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]

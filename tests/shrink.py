@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmcv_custom.arch import PRESETS
+from mmcv_custom.models.arch import PRESETS
 from tools.demo.digits import CLASSES
 
 SIZE = 64  # of the images, in pixels

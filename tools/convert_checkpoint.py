@@ -19,9 +19,18 @@ from mmengine.registry import MODELS, init_default_scope
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmcv_custom.checkpoint import SAFETENSORS_META, CheckpointError, compare, differences, load_safely
+from mmcv_custom.checkpoint import (
+    SAFETENSORS_META,
+    CheckpointError,
+    Conversion,
+    compare,
+    convert,
+    convert_checkpoint,
+    differences,
+    load_safely,
+    unwrap,
+)
 from mmcv_custom.cli import checkpoint_errors_in_one_line, existing_file, fail, read_config
-from mmcv_custom.conversion import Conversion, convert, convert_checkpoint, unwrap
 
 SUFFIXES = ('.pth', '.safetensors')
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # all that these models save

@@ -5,7 +5,6 @@ python tools/test.py configs/demo/mask-rcnn_digits.py work_dirs/demo/mask-rcnn/i
 
 from __future__ import annotations
 
-from mmcv_custom import completeness, pictures  # noqa: F401  (their hooks register themselves)
 from mmcv_custom.cli import (
     build_runner,
     check_data,

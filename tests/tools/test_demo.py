@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .conftest import ROOT
+from tests.support import ROOT
 
 
 def test_the_demo_ends_with_a_table_and_pictures(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from tools import train
 
-from .conftest import ROOT
+from tests.support import ROOT
 
 DETECTOR = ROOT / 'configs/demo/mask-rcnn_digits.py'
 COCO = ROOT / 'configs/detection/coco/mask-rcnn_internimage-t_fpn_1x_coco.py'

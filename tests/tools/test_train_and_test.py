@@ -16,7 +16,7 @@ from PIL import Image
 from mmcv_custom.checkpoint import load_safely
 from tools import test, train
 
-from .conftest import ROOT, Run
+from tests.support import ROOT, Run
 
 DETECTOR = ROOT / 'configs/demo/mask-rcnn_digits.py'
 SEGMENTOR = ROOT / 'configs/demo/upernet_digits.py'

@@ -21,15 +21,17 @@ from mmengine.runner import CheckpointLoader, Runner
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import mmcv_custom.checkpoint
 from mmcv_custom import InternImage
 from mmcv_custom.checkpoint import (
     UNSAFE_LOAD_VARIABLE,
     backbone_state_dict,
+    conversion,
     load_pretrained_backbone,
     load_safely,
-    register_safe_loader,
+    safe_loading,
 )
+from mmcv_custom.checkpoint import backbone as backbone_module
+from mmcv_custom.mmengine_setup import set_up_mmengine
 
 SMALL: dict[str, Any] = dict(channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), core_op='DCNv3_pytorch')
 HEAD = {'head.weight': torch.ones(10, 4), 'conv_head.0.weight': torch.ones(2, 2), 'fc_norm.bias': torch.ones(4)}
@@ -58,7 +60,8 @@ def assert_equal(model: nn.Module, state: dict[str, Tensor]) -> None:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(mmcv_custom.checkpoint, 'print_log', lambda text, *_: lines.append(text))
+    for module in (backbone_module, conversion, safe_loading):
+        monkeypatch.setattr(module, 'print_log', lambda text, *_: lines.append(text))
     return lines
 
 
@@ -285,7 +288,7 @@ def make_runner(work_dir: Path, epochs: int, **options: Any) -> Runner:
 
 
 def test_runner_round_trip(tmp_path: Path, schemes: None) -> None:
-    register_safe_loader()
+    set_up_mmengine()
     runner = make_runner(tmp_path, 1)
     runner.train()
     file = tmp_path / 'epoch_1.pth'
@@ -310,8 +313,8 @@ def test_registered_loader_serves_mmengine(
     tmp_path: Path, schemes: None, web: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(UNSAFE_LOAD_VARIABLE, raising=False)
-    register_safe_loader()
-    register_safe_loader()  # again does no harm
+    set_up_mmengine()
+    set_up_mmengine()  # again does no harm
     bomb, good = tmp_path / 'bomb.pth', tmp_path / 'good.safetensors'
     torch.save(Call(os.mkdir, str(tmp_path / 'crater')), bomb)
     save_file({'a': torch.ones(2)}, good)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +14,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmcv_custom import InternImage
-from mmcv_custom.arch import PRESETS
+from mmcv_custom.models.arch import PRESETS
 from ops_dcnv3 import DCNv3
+from tests.support import DATA, load_arrays
 
-DATA = Path(__file__).parents[1] / 'data'
 GOLDENS = sorted(path.stem for path in DATA.glob('backbone_*.npz'))
 PUBLISHED_KEYS = json.loads(gzip.decompress((DATA / 'state_dict_keys.json.gz').read_bytes()))
 PUBLISHED_PARAMETERS = dict(
@@ -33,11 +32,6 @@ def tiny(**options) -> InternImage:
     return InternImage(**(TINY | options))
 
 
-def load_golden(name: str) -> dict[str, np.ndarray]:
-    with np.load(DATA / f'{name}.npz') as file:
-        return {key: file[key] for key in file.files}
-
-
 def golden_model(golden: dict[str, np.ndarray], dtype: torch.dtype, **options) -> InternImage:
     config = json.loads(str(golden['config']))
     model = InternImage(**config, **options).eval()
@@ -50,7 +44,7 @@ def golden_model(golden: dict[str, np.ndarray], dtype: torch.dtype, **options) -
 @pytest.mark.parametrize('core_op', ['DCNv3', 'DCNv3_pytorch'])
 @pytest.mark.parametrize('name', GOLDENS)
 def test_golden_float64(name, core_op):
-    golden = load_golden(name)
+    golden = load_arrays(name)
     model = golden_model(golden, torch.float64, core_op=core_op)
     intermediate = {}
     for part in ('patch_embed', 'levels.0.blocks.0.dcn'):
@@ -84,7 +78,7 @@ def golden_tensor(golden: dict[str, np.ndarray], key: str, like: Tensor) -> Tens
 @pytest.mark.parametrize('core_op', ['DCNv3', 'DCNv3_pytorch'])
 @pytest.mark.parametrize('name', GOLDENS)
 def test_golden_float32(name, core_op):
-    golden = load_golden(name)
+    golden = load_arrays(name)
     model = golden_model(golden, torch.float32, core_op=core_op)
     x = torch.from_numpy(golden['x']).requires_grad_()
     outputs = model(x)
@@ -95,9 +89,37 @@ def test_golden_float32(name, core_op):
     assert (x.grad - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
+@pytest.mark.parametrize('stages', [1, 2, 3])
+@pytest.mark.parametrize('name', GOLDENS)
+def test_fewer_stages_give_the_same_features(name: str, stages: int) -> None:
+    """As in the official class: a stage's features depend on the stages before it only."""
+    golden = load_arrays(name)
+    config = json.loads(str(golden['config']))
+    config.update(depths=config['depths'][:stages], groups=config['groups'][:stages], out_indices=range(stages))
+    if stages < 3 and config.get('level2_post_norm'):
+        config.update(level2_post_norm=False, level2_post_norm_block_ids=None)
+    model = InternImage(**config).eval().double()
+    weights = {key[3:]: torch.from_numpy(value) for key, value in golden.items() if key.startswith('sd/')}
+    model.load_state_dict({key: weights[key] for key in model.state_dict()})
+    with torch.no_grad():
+        outputs = model(torch.from_numpy(golden['x']).double())
+    assert len(outputs) == stages and model.levels[-1].downsample is None
+    for index, output in enumerate(outputs):
+        torch.testing.assert_close(output, torch.from_numpy(golden[f'out64/{index}']), rtol=0, atol=1e-9)
+
+
+def test_layers_and_freezing_of_fewer_stages() -> None:
+    model = tiny(depths=[1, 2, 2], groups=[1, 2, 4], frozen_stages=3)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    layers = {name: model.get_layer_depth(name)[0] for name, _ in model.named_parameters()}
+    assert sorted(set(layers.values())) == [0, 1, 2, 3, 4, 5]
+    assert layers['levels.0.downsample.conv.weight'] == 2  # the first block of the next stage
+    assert layers['levels.2.norm.0.weight'] == 4  # after the last stage, its own first block
+
+
 def test_goldens_tell_wrong_details():
     """The data separates what is easily got wrong: the epsilon of the norms and the exact GELU."""
-    golden = load_golden('backbone_t_like')
+    golden = load_arrays('backbone_t_like')
     for change in ('eps', 'gelu'):
         model = golden_model(golden, torch.float64)
         for module in model.modules():
@@ -277,10 +299,19 @@ def test_complexity_follows_the_official_rule():
 ERRORS = [
     (dict(depth=[1, 1, 1, 1]), TypeError, "unknown keyword 'depth'.*depths"),
     (dict(arch='nano'), ValueError, "arch must be one of tiny, .*got 'nano'"),
-    (dict(depths=[1, 1, 1]), ValueError, r'depths must be four positive ints.*\[1, 1, 1\]'),
-    (dict(groups=[1, 2, 4]), ValueError, 'groups must be four positive ints'),
+    (dict(depths=[1, 1, 1]), ValueError, r'groups must have one entry per stage, 3 .*\(1, 1, 1\).*got \(1, 2, 4, 8\)'),
+    (dict(groups=[1, 2, 4]), ValueError, r'groups must have one entry per stage, 4 .*got \(1, 2, 4\)'),
+    (dict(depths=[]), ValueError, r'depths must be positive ints, one per stage, got \[\]'),
+    (dict(depths=[1, 0, 1, 1]), ValueError, r'depths must be positive ints, .*got \[1, 0, 1, 1\]'),
+    (dict(depths=[1], groups=[1], frozen_stages=2), ValueError, 'frozen_stages must be -1, 0 or 1, got 2'),
+    (dict(depths=[1, 1], groups=[1, 2], out_indices=(0, 2)), ValueError, r'one or more of 0, 1, got \(0, 2\)'),
+    (
+        dict(depths=[1, 1], groups=[1, 2], level2_post_norm=True, level2_post_norm_block_ids=[0]),
+        ValueError,
+        r'level2_post_norm needs three stages or more, got depths=\(1, 1\)',
+    ),
     (dict(groups=[3, 2, 4, 8]), ValueError, 'must divide the widths'),
-    (dict(depths=4), ValueError, 'depths must be four positive ints.*got 4'),
+    (dict(depths=4), ValueError, 'depths must be positive ints, one per stage, got 4'),
     (dict(mlp_ratio=0), ValueError, 'mlp_ratio must be positive, got 0'),
     (dict(channels=15), ValueError, 'channels must be even and positive.*got 15'),
     (dict(core_op='DCNv4'), ValueError, "core_op must be one of DCNv3, DCNv3_pytorch, got 'DCNv4'"),

@@ -17,15 +17,14 @@ from mmseg.models import SegTTAModel
 from torch import Tensor
 
 from mmcv_custom import convert_state_dict
-from tests.models.detectors import golden_weights, load_golden
+from tests.support import CONFIGS, golden_weights, load_tensors
 
-CONFIGS = Path(__file__).parents[2] / 'configs/segmentation'
 CLASSES = 5
 
 
 def build(config: str, golden: dict[str, Tensor], head: dict[str, Any], **changes: Any) -> Any:
     """The model of a config with the sizes and the weights of golden data; ``changes`` go into the model's config."""
-    cfg = Config.fromfile(CONFIGS / config)
+    cfg = Config.fromfile(CONFIGS / 'segmentation' / config)
     init_default_scope(cfg.default_scope)
     backbone = dict(arch='tiny', channels=16, depths=[1] * 4, groups=[1, 2, 4, 8], init_cfg=None)
     head = dict(in_channels=[16, 32, 64, 128], num_classes=CLASSES, **head)
@@ -64,7 +63,7 @@ def assert_equal(actual: dict[str, Tensor], golden: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def test_upernet_equals_the_official_one() -> None:
-    golden = load_golden('upernet_tiny')
+    golden = load_tensors('upernet_tiny')
     auxiliary = dict(in_channels=64, channels=32, num_classes=CLASSES)
     config = 'ade20k/internimage-t_upernet_8xb2-160k_ade20k-512x512.py'
     model = build(config, golden, dict(channels=32), auxiliary_head=auxiliary)
@@ -78,7 +77,7 @@ def test_upernet_equals_the_official_one() -> None:
 
 @pytest.fixture(scope='module')
 def golden() -> dict[str, Tensor]:
-    return load_golden('mask2former_tiny')
+    return load_tensors('mask2former_tiny')
 
 
 @pytest.fixture(scope='module')

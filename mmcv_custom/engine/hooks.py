@@ -1,4 +1,4 @@
-"""Pictures of predictions, for detection and segmentation alike."""
+"""Hooks of tools/test.py."""
 
 from __future__ import annotations
 
@@ -8,16 +8,39 @@ from pathlib import Path
 import mmcv
 from mmengine.fileio import get
 from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
+
+from ..checkpoint import CheckpointError, compare, likely_cause, unwrap
+
+
+@HOOKS.register_module()
+class CompleteCheckpointHook(Hook):
+    """Refuses a checkpoint that does not fill the whole model, where MMEngine logs a warning and goes on.
+
+    Tensors that the model does not use are ignored.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Raises :class:`mmcv_custom.checkpoint.CheckpointError` before any weight is loaded."""
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        state = {name.removeprefix('module.'): tensor for name, tensor in unwrap(checkpoint).items()}
+        report = compare(model.state_dict(), state)
+        if report.missing or report.misshaped:
+            raise CheckpointError(
+                f'{runner._load_from} does not fill {type(model).__name__}: {likely_cause(state, model, report)}'
+            )
 
 
 @HOOKS.register_module()
 class PictureHook(Hook):
     """Draws every tested image with the config's visualizer, the truth on the left and the prediction on the right.
 
-    Of several processes, only the first draws the images that it tests.
+    With several processes only the first one draws, and only the images that it tests.
 
     Args:
         out_dir: Folder of the pictures, which are named after the images.

@@ -13,7 +13,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import RUNNERS
 from torch import nn
 
-from mmcv_custom.runner import LAUNCHERS, LauncherError, PortableRunner, export_rank
+from mmcv_custom.engine.runner import LAUNCHERS, LauncherError, PortableRunner, export_rank
 
 OURS = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
 

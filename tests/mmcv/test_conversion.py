@@ -17,7 +17,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from mmcv_custom import convert_state_dict
-from mmcv_custom.conversion import FAMILIES, convert, convert_checkpoint
+from mmcv_custom.checkpoint.conversion import FAMILIES, convert, convert_checkpoint
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / 'tests/data'

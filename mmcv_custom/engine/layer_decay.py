@@ -13,7 +13,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from .internimage import InternImage, internimage_layer_depth
+from ..models import InternImage, internimage_layer_depth
 
 _UNDECAYED = ('relative_position', 'norm', 'sampling_offsets')
 # Parts of the Mask2Former head that learn like the stem in its official configs. Detectors have no decode_head, so that

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from ops_dcnv3 import DCNv3
 from ops_dcnv3.layers import Linear, Scalable, build_activation, build_norm, scaled
 
+from ..checkpoint import load_pretrained_backbone
 from .arch import CORE_OPS, Arch
-from .checkpoint import load_pretrained_backbone
 
 
 class Stem(nn.Module):
@@ -125,7 +125,7 @@ class Stage(nn.Module):
         self.post_norm_block_ids = tuple(arch.level2_post_norm_block_ids or ()) if stage == 2 else ()
         if self.post_norm_block_ids:
             self.post_norms = nn.ModuleList(build_norm('LN', channels) for _ in self.post_norm_block_ids)
-        self.downsample = Downsample(channels, arch.norm_layer) if stage < 3 else None
+        self.downsample = Downsample(channels, arch.norm_layer) if stage + 1 < arch.num_stages else None
 
     def forward(self, x: Tensor) -> Tensor:
         for index, block in enumerate(self.blocks):
@@ -155,7 +155,7 @@ def internimage_layer_depth(param_name: str, depths: Sequence[int]) -> int:
         raise ValueError(f'param_name must begin with patch_embed. or levels.<stage>., got {param_name!r}')
     stage, part = int(path[0]), path[1]
     if part in ('norm', 'downsample'):
-        return 1 + sum(depths[: min(stage + 1, 3)])
+        return 1 + sum(depths[: min(stage + 1, len(depths) - 1)])
     return 1 + sum(depths[:stage]) + int(path[2])
 
 
@@ -164,9 +164,10 @@ class InternImage(BaseModule):
     """InternImage, a backbone of DCNv3 blocks with features at strides 4, 8, 16 and 32.
 
     Args:
-        arch: Published setting to start from: tiny, small, base, large, xlarge, huge or giant. The further keywords
-            replace single options of it.
-        out_indices: Stages whose features are returned, of 0, 1, 2, 3.
+        arch: Published preset to start from: tiny, small, base, large, xlarge, huge or giant. Further keywords replace
+            single options of it.
+        out_indices: Stages whose features are returned, of 0, 1, 2, 3 (with ``depths`` of another length, fewer or
+            more); ``None`` for all.
         drop_path_rate: Stochastic depth, the rate of the last block.
         drop_path_type: ``'linear'``: rates grow from 0 over the blocks; ``'uniform'``: all blocks have the same.
         drop_rate: Dropout after the stem and in the MLPs.
@@ -175,7 +176,7 @@ class InternImage(BaseModule):
         in_channels: Channels of the image.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` reads official and converted checkpoints, see
             :func:`mmcv_custom.checkpoint.load_pretrained_backbone`; anything else is MMEngine's.
-        **arch_options: Any of :class:`mmcv_custom.arch.Arch`, among them ``channels``, ``depths``, ``groups``,
+        **arch_options: Any of :class:`mmcv_custom.models.Arch`, among them ``channels``, ``depths``, ``groups``,
             ``core_op``.
 
     Raises:
@@ -191,7 +192,7 @@ class InternImage(BaseModule):
     def __init__(
         self,
         arch: str = 'tiny',
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: Sequence[int] | None = None,
         drop_path_rate: float = 0.2,
         drop_path_type: str = 'linear',
         drop_rate: float = 0.0,
@@ -203,15 +204,18 @@ class InternImage(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.arch = Arch.resolve(arch, arch_options)
-        if not out_indices or not set(out_indices) <= {0, 1, 2, 3}:
-            raise ValueError(f'out_indices must be one or more of 0, 1, 2, 3, got {tuple(out_indices)}')
+        stages = range(self.arch.num_stages)
+        out_indices = tuple(stages if out_indices is None else out_indices)
+        if not out_indices or not set(out_indices) <= set(stages):
+            raise ValueError(f'out_indices must be one or more of {", ".join(map(str, stages))}, got {out_indices}')
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
         if drop_path_type not in ('linear', 'uniform'):
             raise ValueError(f"drop_path_type must be 'linear' or 'uniform', got {drop_path_type!r}")
-        if frozen_stages not in range(-1, 5):
-            raise ValueError(f'frozen_stages must be -1, 0, 1, 2, 3 or 4, got {frozen_stages}')
-        self.out_indices = tuple(out_indices)
+        if frozen_stages not in range(-1, len(stages) + 1):
+            known = ', '.join(map(str, range(-1, len(stages))))
+            raise ValueError(f'frozen_stages must be {known} or {len(stages)}, got {frozen_stages}')
+        self.out_indices = out_indices
         self.frozen_stages = frozen_stages
 
         depths = self.arch.depths
@@ -220,7 +224,7 @@ class InternImage(BaseModule):
         self.patch_embed: nn.Module = Stem(in_channels, self.arch.channels, self.arch.norm_layer, self.arch.act_layer)
         self.pos_drop = nn.Dropout(drop_rate)
         self.levels = nn.ModuleList(
-            Stage(self.arch, stage, drop_rate, rates[stage].tolist(), with_cp) for stage in range(4)
+            Stage(self.arch, stage, drop_rate, rates[stage].tolist(), with_cp) for stage in stages
         )
         self._freeze()
 

@@ -1,35 +1,20 @@
-"""Small DINO detectors, as configs build them, and what to feed them."""
+"""Small DINO detectors, built as configs build them, and their inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
-from torch import Tensor
 
-DATA = Path(__file__).parents[1] / 'data'
 WIDTH = 64  # of neck and transformer
 CLASSES = 5
 QUERIES = 30
 BACKBONE = dict(type='InternImage', channels=16, depths=[1, 1, 1, 1], groups=[1, 2, 4, 8], out_indices=(1, 2, 3))
-
-
-def load_golden(name: str) -> dict[str, Tensor]:
-    """Arrays of a file of the reference data, as tensors."""
-    with np.load(DATA / f'{name}.npz') as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
-
-
-def golden_weights(golden: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict in it, under the official names."""
-    return {key.removeprefix('weights/'): value for key, value in golden.items() if key.startswith('weights/')}
 
 
 def build_dino(detector: str = 'CompatDINO', head: str = 'CompatDINOHead', width: int = WIDTH, **changes: Any) -> Any:
@@ -56,7 +41,7 @@ def build_dino(detector: str = 'CompatDINO', head: str = 'CompatDINOHead', width
 def make_samples(
     shapes: Sequence[Sequence[int]], objects: Sequence[int] | None = None, padded_to: tuple[int, int] = (128, 160)
 ) -> list[DetDataSample]:
-    """Images of some (height, width) in a batch of one size; with ``objects``, with so many random boxes each."""
+    """Samples of images of the given (height, width), padded to one size, with ``objects`` random boxes each."""
     samples = []
     for index, shape in enumerate(shapes):
         height, width = map(int, shape)
@@ -71,5 +56,5 @@ def make_samples(
 
 
 def without_gradient(model: torch.nn.Module) -> list[str]:
-    """Parameters that the last backward did not reach; several processes cannot train with such."""
+    """Parameters that the last backward did not reach; with them, training in several processes fails."""
     return [name for name, parameter in model.named_parameters() if parameter.grad is None]

@@ -1,18 +1,23 @@
-"""Names of the official detectors and segmentors (mmdet 2, mmseg 0) as those of mmdet 3 and mmseg 1.
+"""Converts official detectors and segmentors (mmdet 2, mmseg 0) to the tensor names of mmdet 3 and mmseg 1.
 
-The backbone, the necks, Mask R-CNN, Cascade R-CNN, UperNet and SegFormer are called the same in both. DINO and
+The backbone, the necks, Mask R-CNN, Cascade R-CNN, UperNet and SegFormer have the same names in both. DINO and
 Mask2Former were rewritten in between: their transformers hold the same tensors under other names.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
+
+from .safe_loading import CheckpointError, load_safely
 
 BACKBONE_KEY = re.compile(
     r'(?P<prefix>|.*?\.)(?:patch_embed\.(?:conv|norm)[12]|levels\.\d+\.(?:blocks|norm|post_norms|downsample))\.'
@@ -22,13 +27,13 @@ _NEVER = r'(?!)'
 
 
 class Family(NamedTuple):
-    """Detectors or segmentors whose names follow the same rules; all fields but ``name`` are regular expressions."""
+    """Models whose tensor names follow the same rules. All fields but ``name`` are regular expressions."""
 
     name: str
-    mark: str  # found in the names of this family alone, of either era
+    signature: str  # found in the names of this family alone, whichever code saved them
     official: str = _NEVER  # found in names that only the official code has
-    modern: str = _NEVER  # found in names that only mmdet 3 or mmseg 1 has
-    renames: Mapping[str, str] = {}  # beginning of a name: what stands there in mmdet 3 or mmseg 1
+    current: str = _NEVER  # found in names that only mmdet 3 or mmseg 1 has
+    renames: Mapping[str, str] = {}  # official beginning of a name: its beginning in mmdet 3 or mmseg 1
     unused: str = _NEVER  # found in names of tensors that no forward pass reads
 
 
@@ -40,9 +45,9 @@ _QUERY_LAYER = r'(decode_head\.transformer_decoder\.layers\.\d+)\.'
 FAMILIES = (
     Family(
         'DINO',
-        mark=r'^(?:bbox_head\.transformer\.)?decoder\.ref_point_head\.',
+        signature=r'^(?:bbox_head\.transformer\.)?decoder\.ref_point_head\.',
         official=r'^bbox_head\.(?:transformer|label_embedding)\.',
-        modern=r'^(?:encoder\.|decoder\.|memory_trans_|query_embedding\.|dn_query_generator\.|level_embed$)',
+        current=r'^(?:encoder\.|decoder\.|memory_trans_|query_embedding\.|dn_query_generator\.|level_embed$)',
         renames={
             _TRANSFORMER + r'level_embeds$': 'level_embed',
             _TRANSFORMER + r'query_embed\.': 'query_embedding.',
@@ -61,9 +66,9 @@ FAMILIES = (
     ),
     Family(
         'Mask2Former',
-        mark=r'^decode_head\.query_feat\.',
+        signature=r'^decode_head\.query_feat\.',
         official=r'^decode_head\..*\.(?:attentions|ffns)\.',
-        modern=r'^decode_head\..*\.(?:self_attn|cross_attn|ffn)\.',
+        current=r'^decode_head\..*\.(?:self_attn|cross_attn|ffn)\.',
         renames={
             _PIXEL_LAYER + r'attentions\.0\.': r'\1.self_attn.',
             _PIXEL_LAYER + r'ffns\.0\.': r'\1.ffn.',
@@ -73,11 +78,11 @@ FAMILIES = (
         },
         unused=r'^decode_head\.conv_seg\.',
     ),
-    Family('Cascade Mask R-CNN', mark=r'^roi_head\.mask_head\.\d+\.'),
-    Family('Mask R-CNN', mark=r'^roi_head\.mask_head\.'),
-    Family('Cascade R-CNN', mark=r'^roi_head\.bbox_head\.\d+\.'),
-    Family('UperNet', mark=r'^decode_head\.fpn_bottleneck\.'),
-    Family('SegFormer', mark=r'^decode_head\.fusion_conv\.'),
+    Family('Cascade Mask R-CNN', signature=r'^roi_head\.mask_head\.\d+\.'),
+    Family('Mask R-CNN', signature=r'^roi_head\.mask_head\.'),
+    Family('Cascade R-CNN', signature=r'^roi_head\.bbox_head\.\d+\.'),
+    Family('UperNet', signature=r'^decode_head\.fpn_bottleneck\.'),
+    Family('SegFormer', signature=r'^decode_head\.fusion_conv\.'),
 )
 
 # The feed-forward network that InternImage-G's DINO computes in slices: the name of a slice, the name of the whole
@@ -89,11 +94,11 @@ _SLICES = (
 
 
 class Conversion(NamedTuple):
-    """A converted state dict, and what became of each tensor. Names not mentioned are as they were.
+    """A converted state dict, and what became of each tensor. Names that no field mentions are unchanged.
 
-    ``renamed`` maps old names to new ones, ``merged`` new names to the old ones of their slices, ``dropped`` old names
-    to the reason, all three without ``prefix``, which stood before every name. ``unknown`` are names that no rule
-    covers; their tensors are kept under them.
+    ``renamed`` maps old names to new ones, ``merged`` new names to the old names of their slices, ``dropped`` old names
+    to the reason. ``prefix`` stood before every name and is left out of all three. ``unknown`` are names that no rule
+    covers; their tensors keep them.
     """
 
     state_dict: dict[str, Tensor]
@@ -112,7 +117,7 @@ class Conversion(NamedTuple):
             f'{len(self.renamed)} renamed',
             *([f'{sum(map(len, self.merged.values()))} merged into {len(self.merged)}'] if self.merged else []),
             *(f'{count} dropped ({reason})' for reason, count in reasons.items()),
-            *([f'{len(self.unknown)} of unknown names ({some(self.unknown)})'] if self.unknown else []),
+            *([f'{len(self.unknown)} of unknown names ({first_few(self.unknown)})'] if self.unknown else []),
             *([f"prefix '{self.prefix}' removed"] if self.prefix else []),
         ]
         return f'{self.family}: {", ".join(counts)}'
@@ -121,10 +126,10 @@ class Conversion(NamedTuple):
 def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of an official detector or segmentor under the names of mmdet 3 or mmseg 1.
 
-    :func:`convert` tells in addition what was renamed, merged and dropped.
+    :func:`convert` also reports what was renamed, merged and dropped.
 
     Args:
-        state: State dict of a whole model. One that has the new names already comes back as it is.
+        state: State dict of a whole model. If it has the new names already, it is returned unchanged.
 
     Raises:
         ValueError: It is not of a published kind of model, its names are of several forms, or slices are missing.
@@ -133,7 +138,7 @@ def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert(state: Mapping[str, Tensor]) -> Conversion:
-    """Like :func:`convert_state_dict`, which see, with a report. Tensors are not copied, but for those merged."""
+    """:func:`convert_state_dict` with a report. Copies no tensors except those that it merges."""
     _require_tensors(state)
     prefix = _wrapper_prefix(state)
     state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -145,7 +150,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     names = {name: _renamed(name, family.renames) for name in whole}
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
-        raise ValueError(f'several tensors would be called {some(twice)}: expected one layout of each layer')
+        raise ValueError(f'several tensors would be called {first_few(twice)}: expected one layout of each layer')
     return Conversion(
         state_dict={names[name]: tensor for name, tensor in whole.items()},
         family=family.name,
@@ -153,18 +158,18 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
         renamed={old: new for old, new in names.items() if old != new and old not in sources},
         merged={names[name]: slices for name, slices in sources.items()},
         dropped=dropped,
-        unknown=_search(family.official, names.values()) + _strangers(names.values(), family),
+        unknown=_search(family.official, names.values()) + _unknown_parts(names.values(), family),
     )
 
 
 def convert_checkpoint(checkpoint: Any) -> tuple[Any, Conversion | None]:
-    """The content of an official file in the form of MMEngine; any other content, untouched, and ``None``.
+    """Converts the content of an official file to MMEngine's form; returns any other content unchanged, and ``None``.
 
-    A whole model of a known family is official if MMCV 1 saved it or its names say so. Of what stands beside the
-    weights ``meta`` is kept, in which classes and colours become ``dataset_meta``; the state of the training is not.
+    A whole model of a known family is official if MMCV 1 saved it or its names say so. Besides the weights only
+    ``meta`` is kept, with classes and colours as ``dataset_meta``; the training state is dropped.
 
     Args:
-        checkpoint: What was read from the file: a dict with ``state_dict`` and perhaps ``meta``, or a bare state dict.
+        checkpoint: Content of the file: a dict with ``state_dict`` and perhaps ``meta``, or a bare state dict.
 
     Raises:
         ValueError: As :func:`convert_state_dict` does.
@@ -186,6 +191,23 @@ def convert_checkpoint(checkpoint: Any) -> tuple[Any, Conversion | None]:
     return {'meta': meta, 'state_dict': conversion.state_dict}, conversion
 
 
+def load_converted(path: str | os.PathLike[str], map_location: str | torch.device | None = 'cpu') -> Any:
+    """:func:`load_safely`, with official detectors and segmentors converted to MMEngine's form; the log says so.
+
+    Raises:
+        FileNotFoundError: No such file.
+        CheckpointError: :func:`load_safely` cannot read the file, or :func:`convert_state_dict` cannot convert it.
+    """
+    try:
+        checkpoint, conversion = convert_checkpoint(load_safely(path, map_location))
+    except ValueError as error:
+        raise CheckpointError(f'cannot convert {path}: {error}') from error
+    if conversion:
+        level = logging.WARNING if conversion.unknown else logging.INFO
+        print_log(f'converted {path}: {conversion.summary()}', 'current', level)
+    return checkpoint
+
+
 def unwrap(checkpoint: Any) -> Any:
     """The state dict in a checkpoint of MMCV, MMEngine, the official classification or DeepSpeed; or what was given."""
     if not isinstance(checkpoint, Mapping):
@@ -198,7 +220,7 @@ def find_family(names: list[str]) -> Family | None:
     """The family of a whole InternImage model, by the names of its tensors; ``None`` if it is of no known one."""
     if not any(name.startswith('backbone.') and BACKBONE_KEY.match(name) for name in names):
         return None
-    return next((family for family in FAMILIES if _search(family.mark, names)), None)
+    return next((family for family in FAMILIES if _search(family.signature, names)), None)
 
 
 def uses_dcnv4(names: list[str]) -> bool:
@@ -206,7 +228,7 @@ def uses_dcnv4(names: list[str]) -> bool:
     return any('.dcn.offset_mask.' in name for name in names)
 
 
-def some(names: list[str], limit: int = 5) -> str:
+def first_few(names: list[str], limit: int = 5) -> str:
     """The first few names as text, for messages."""
     return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '') or 'nothing'
 
@@ -216,7 +238,7 @@ def _require_tensors(state: Mapping[str, Tensor]) -> None:
         raise ValueError(f'expected a mapping of names to tensors, got {type(state).__name__}')
     others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if others:
-        raise ValueError(f'expected a state dict, of names and tensors; no tensors are {some(others)}')
+        raise ValueError(f'expected a state dict, of names and tensors; no tensors are {first_few(others)}')
 
 
 def _wrapper_prefix(state: Mapping[str, Tensor]) -> str:
@@ -225,8 +247,8 @@ def _wrapper_prefix(state: Mapping[str, Tensor]) -> str:
     plain = [name for name in state if not name.startswith(prefix)]
     if wrapped and plain:
         raise ValueError(
-            f'mixed prefixes: {len(wrapped)} of {len(state)} names begin with {prefix!r} ({some(wrapped, 2)}), the '
-            f'others do not ({some(plain, 2)}); expected all or none'
+            f'mixed prefixes: {len(wrapped)} of {len(state)} names begin with {prefix!r} ({first_few(wrapped, 2)}), '
+            f'the others do not ({first_few(plain, 2)}); expected all or none'
         )
     return prefix if wrapped else ''
 
@@ -254,30 +276,30 @@ def _require_family(names: list[str]) -> Family:
         backbones = [name for name in names if BACKBONE_KEY.match(name)]
         if backbones and not any(name.split('.')[0] in _PARTS - {'backbone'} for name in names):
             raise ValueError(
-                f'it holds a backbone only ({some(backbones, 2)}); {expected}. Load a backbone by '
+                f'it holds a backbone only ({first_few(backbones, 2)}); {expected}. Load a backbone by '
                 "backbone.init_cfg=dict(type='Pretrained', checkpoint=...), which understands its names"
             )
         parts = list(dict.fromkeys('.'.join(name.split('.')[:2]) for name in names))
-        raise ValueError(f'it is of no known family: its names begin with {some(parts, 12)}; {expected}')
-    new = _search(family.modern, names)
+        raise ValueError(f'it is of no known family: its names begin with {first_few(parts, 12)}; {expected}')
+    new = _search(family.current, names)
     old = _search(family.official, names)
     if old and new:
         raise ValueError(
-            f'half converted: {len(old)} names are of the official {family.name} ({some(old, 2)}), {len(new)} of the '
-            f'new one ({some(new, 2)}); expected all of one kind'
+            f'half converted: {len(old)} names are of the official {family.name} ({first_few(old, 2)}), {len(new)} '
+            f'of the new one ({first_few(new, 2)}); expected all of one kind'
         )
-    elsewhere = _search(rf'\.(?:{"|".join(_PARTS)})\.', _strangers(names, family))
+    elsewhere = _search(rf'\.(?:{"|".join(_PARTS)})\.', _unknown_parts(names, family))
     if elsewhere:
         raise ValueError(
             f'mixed prefixes: {len(names) - len(elsewhere)} names are those of a {family.name}, {len(elsewhere)} have '
-            f'something before them ({some(elsewhere, 2)}); expected one model, and nothing before its names'
+            f'something before them ({first_few(elsewhere, 2)}); expected one model, and nothing before its names'
         )
     return family
 
 
-def _strangers(names: Iterable[str], family: Family) -> list[str]:
+def _unknown_parts(names: Iterable[str], family: Family) -> list[str]:
     """Names that begin with no part of a detector or segmentor."""
-    return [name for name in names if name.split('.')[0] not in _PARTS and not re.search(family.modern, name)]
+    return [name for name in names if name.split('.')[0] not in _PARTS and not re.search(family.current, name)]
 
 
 def _merge_slices(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[str]]]:

@@ -8,21 +8,13 @@ from mmengine.registry import MODELS
 
 from mmcv_custom import convert_state_dict
 from mmdet_custom import CompatDINO, CompatDINOHead
-from tests.models.detectors import (
-    CLASSES,
-    QUERIES,
-    WIDTH,
-    build_dino,
-    golden_weights,
-    load_golden,
-    make_samples,
-    without_gradient,
-)
+from tests.mmdet.detectors import CLASSES, QUERIES, WIDTH, build_dino, make_samples, without_gradient
+from tests.support import golden_weights, load_tensors
 
 
 @pytest.mark.parametrize('batch', ['', 'padded/'], ids=['one image', 'two, padded'])
 def test_golden(batch):
-    golden = load_golden('dino_tiny')
+    golden = load_tensors('dino_tiny')
     model = build_dino().eval()
     model.load_state_dict(convert_state_dict(golden_weights(golden)))
     expected = {key.removeprefix(batch): value for key, value in golden.items() if key.startswith(batch)}
@@ -48,7 +40,7 @@ def test_golden(batch):
 
 def test_stock_dino_cannot_be_the_published_one():
     """Its reference points have another number of features (the onedl fork always, mmdet 3.3 where E is not 256)."""
-    golden = load_golden('dino_tiny')
+    golden = load_tensors('dino_tiny')
     with pytest.raises(RuntimeError, match='ref_point_head|mat1 and mat2 shapes'):
         model = build_dino('DINO', 'DINOHead').eval()
         model.load_state_dict(convert_state_dict(golden_weights(golden)))

@@ -12,7 +12,8 @@ from torch import nn
 
 from mmcv_custom import InternImage
 from mmdet_custom import CBChannelMapper, CBInternImage
-from tests.models.detectors import build_dino, golden_weights, load_golden, make_samples, without_gradient
+from tests.mmdet.detectors import build_dino, make_samples, without_gradient
+from tests.support import golden_weights, load_tensors
 
 NECK = dict(in_channels=[32, 64, 128], kernel_size=1, out_channels=64, num_outs=4)
 NECK |= dict(type='CBChannelMapper', act_cfg=None, norm_cfg=dict(type='GN', num_groups=32))
@@ -59,13 +60,13 @@ def largest_error(model: nn.Module, golden: dict[str, torch.Tensor]) -> list[flo
 
 
 def test_golden():
-    golden = load_golden('cb_backbone_tiny')
+    golden = load_tensors('cb_backbone_tiny')
     assert max(largest_error(golden_model(golden, half_gammas=True), golden)) < 1e-4
 
 
 def test_factors_are_exact_by_default():
     """The published features are those of rounded factors, and of nothing else."""
-    golden = load_golden('cb_backbone_tiny')
+    golden = load_tensors('cb_backbone_tiny')
     model = golden_model(golden, half_gammas=False)
     first, second, neck = largest_error(model, golden)
     assert first < 1e-4 < 5e-4 < second < 2e-3 and neck > 5e-4

@@ -1,4 +1,4 @@
-"""What distinguishes one InternImage from another: the options of its architecture and the seven published settings."""
+"""The architecture options of InternImage, the seven published presets, and the paper's rules for scaling them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from ops_dcnv3 import DCNv3, DCNv3_pytorch
 
 CORE_OPS: dict[str, type[DCNv3]] = {'DCNv3': DCNv3, 'DCNv3_pytorch': DCNv3_pytorch}
+DEPTH_GROWTH = 1.09  # alpha of the scaling rules
+WIDTH_GROWTH = 1.36  # beta; alpha * beta**1.99 is about 2, so that each step doubles the FLOPs
 
 
 @dataclass(frozen=True)
@@ -17,24 +19,24 @@ class Arch:
 
     Args:
         channels: Width of the first stage; doubles from stage to stage.
-        depths: Blocks per stage.
+        depths: Blocks per stage; as many stages as it has entries.
         groups: DCNv3 groups per stage.
-        mlp_ratio: Hidden width of the MLPs over their input's.
-        norm_layer: ``'LN'`` or ``'BN'``, in the stem, between the stages and in DCNv3's depth-wise branch. All others
-            are LN.
+        mlp_ratio: Hidden width of the MLPs divided by their input width.
+        norm_layer: ``'LN'`` or ``'BN'``: the norm in the stem, between the stages and in DCNv3's depth-wise branch. All
+            other norms are LN.
         act_layer: ``'GELU'``, ``'ReLU'`` or ``'SiLU'``.
-        layer_scale: First value of the learned factors on the residual branches; ``None`` for no such factors.
+        layer_scale: Initial value of the learned factors on the residual branches; ``None`` for no such factors.
         offset_scale: Factor on DCNv3's grid and offsets.
         post_norm: Normalise the output of the residual branches instead of their input.
         core_op: ``'DCNv3'`` (compiled) or ``'DCNv3_pytorch'`` (stock PyTorch operators).
         dw_kernel_size: Kernel of DCNv3's depth-wise convolution; ``None`` for DCNv3's own kernel size.
         res_post_norm: Normalise input and output of the residual branches (huge); excludes ``layer_scale``.
         level2_post_norm: Extra norms between the blocks of the third stage (huge and giant).
-        level2_post_norm_block_ids: Blocks of the third stage that such a norm follows.
-        center_feature_scale: Blend of sampled and projected features in DCNv3 (huge and giant).
+        level2_post_norm_block_ids: Indices of the third stage's blocks that are followed by such a norm.
+        center_feature_scale: Blend sampled and projected features in DCNv3 (huge and giant).
 
     Raises:
-        ValueError: Options that contradict each other or are out of range.
+        ValueError: Options contradict each other or are out of range.
     """
 
     channels: int = 64
@@ -55,8 +57,13 @@ class Arch:
 
     def __post_init__(self) -> None:
         for name, values in (('depths', self.depths), ('groups', self.groups)):
-            if not isinstance(values, Sequence) or len(values) != 4 or min(values) < 1:
-                raise ValueError(f'{name} must be four positive ints, one per stage, got {values}')
+            if not isinstance(values, Sequence) or not values or min(values) < 1:
+                raise ValueError(f'{name} must be positive ints, one per stage, got {values}')
+        if len(self.groups) != len(self.depths):
+            raise ValueError(
+                f'groups must have one entry per stage, {len(self.depths)} as depths={tuple(self.depths)} has, '
+                f'got {tuple(self.groups)}'
+            )
         if self.channels < 2 or self.channels % 2:
             raise ValueError(
                 f'channels must be even and positive (the stem begins with half of them), got {self.channels}'
@@ -79,15 +86,27 @@ class Arch:
                 'level2_post_norm and level2_post_norm_block_ids must be given together, '
                 f'got {self.level2_post_norm} and {ids}'
             )
+        if ids and self.num_stages < 3:
+            raise ValueError(f'level2_post_norm needs three stages or more, got depths={tuple(self.depths)}')
         if ids and not all(0 <= i < self.depths[2] for i in ids):
             raise ValueError(f'level2_post_norm_block_ids must lie in 0..{self.depths[2] - 1}, got {tuple(ids)}')
         if ids and len(set(ids)) < len(ids):
             raise ValueError(f'level2_post_norm_block_ids must differ from each other, got {tuple(ids)}')
 
     @property
+    def num_stages(self) -> int:
+        """Number of stages; four in the presets."""
+        return len(self.depths)
+
+    @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of the four stages."""
-        return tuple(self.channels * 2**stage for stage in range(4))
+        """Channels of each stage."""
+        return tuple(self.channels * 2**stage for stage in range(self.num_stages))
+
+    @staticmethod
+    def preset_of_width(channels: int) -> str | None:
+        """Name of the preset whose first stage is ``channels`` wide, if there is one. Their widths all differ."""
+        return next((name for name, arch in PRESETS.items() if arch.channels == channels), None)
 
     @classmethod
     def resolve(cls, name: str, overrides: dict[str, Any]) -> Arch:
@@ -107,8 +126,54 @@ class Arch:
             )
         return replace(PRESETS[name], **overrides)
 
+    @classmethod
+    def stacked(cls, channels: int, group_channels: int, depth: int, depth_stage3: int) -> Arch:
+        """The stacking rules of the paper (Sec. 3.2), by which four numbers give the whole network.
 
-# The settings of the official configs. How far they follow the paper's rules: tests/models/test_scaling.py.
+        C_i = 2^(i-1) C_1; G_i = C_i / C'; L_1 = L_2 = L_4; L_1 <= L_3.
+
+        Args:
+            channels: C_1, width of the first stage.
+            group_channels: C', channels per group.
+            depth: L_1, blocks of stages 1, 2 and 4.
+            depth_stage3: L_3, blocks of stage 3.
+
+        Raises:
+            ValueError: C_1 is no multiple of C', or L_1 > L_3.
+        """
+        if channels % group_channels:
+            raise ValueError(f'channels must be a multiple of group_channels={group_channels}, got {channels}')
+        if depth > depth_stage3:
+            raise ValueError(f'depth must be at most depth_stage3={depth_stage3}, got {depth}')
+        groups = tuple(channels * 2**stage // group_channels for stage in range(4))
+        return cls(channels=channels, depths=(depth, depth, depth_stage3, depth), groups=groups)
+
+    def scaled(self, phi: float) -> Arch:
+        """The scaling rules of the paper (Sec. 3.3): this architecture grown by phi steps of twice the FLOPs each.
+
+        The total depth D = 3 L_1 + L_3 becomes alpha^phi D and the width beta^phi C_1, with alpha = 1.09 and
+        beta = 1.36. The paper does not say how to round: here the width is rounded to a multiple of the channels per
+        group, L_1 and D to integers, and stage 3 takes the rest of D. All other options stay.
+
+        Args:
+            phi: Number of steps, at least 0.
+
+        Raises:
+            ValueError: ``phi`` is negative, or this architecture does not follow the stacking rules.
+        """
+        if phi < 0:
+            raise ValueError(f'phi must be at least 0, got {phi}')
+        group_channels = self.channels // self.groups[0]
+        depth, total = self.depths[0], sum(self.depths)
+        if tuple(self.depths) != (depth, depth, total - 3 * depth, depth):
+            raise ValueError(f'scaled needs depths that follow the stacking rules, got {tuple(self.depths)}')
+        channels = round(WIDTH_GROWTH**phi * self.channels / group_channels) * group_channels
+        depth = round(DEPTH_GROWTH**phi * depth)
+        grown = Arch.stacked(channels, group_channels, depth, round(DEPTH_GROWTH**phi * total) - 3 * depth)
+        return replace(self, channels=grown.channels, depths=grown.depths, groups=grown.groups)
+
+
+# The options of the official configs. tests/mmcv/test_arch.py shows how far they follow the paper's rules.
 PRESETS: dict[str, Arch] = {
     'tiny': Arch(),
     'small': Arch(channels=80, depths=(4, 4, 21, 4), groups=(5, 10, 20, 40), post_norm=True),

@@ -14,7 +14,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
-from .checkpoint import CheckpointError
+from ..checkpoint import CheckpointError
 
 # Where each launcher says which process this is: rank, number of processes, rank within the machine.
 LAUNCHERS = {

@@ -15,9 +15,9 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
 
-import mmcv_custom.layer_decay
+import mmcv_custom.engine.layer_decay
 from mmcv_custom import InternImage
-from mmcv_custom.arch import PRESETS
+from mmcv_custom.models.arch import PRESETS
 
 GOLDEN = json.loads((Path(__file__).parents[1] / 'data' / 'layer_decay.json').read_text())
 SMALL = dict(channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), core_op='DCNv3_pytorch')
@@ -327,8 +327,8 @@ def test_bare_name_is_found_in_scope(scope: str, register: Any) -> None:
 @pytest.mark.parametrize('main', [True, False])
 def test_one_table_from_the_main_process(main: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     printed: list[str] = []
-    monkeypatch.setattr(mmcv_custom.layer_decay, 'is_main_process', lambda: main)
-    monkeypatch.setattr(mmcv_custom.layer_decay, 'print_log', lambda text, *_: printed.append(text))
+    monkeypatch.setattr(mmcv_custom.engine.layer_decay, 'is_main_process', lambda: main)
+    monkeypatch.setattr(mmcv_custom.engine.layer_decay, 'print_log', lambda text, *_: printed.append(text))
     wrapper = build(make_model({'head.weight': [2, 2]}, frozen_stages=0, **SMALL))
     assert len(printed) == main
     if main:

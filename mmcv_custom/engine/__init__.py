@@ -1,0 +1,14 @@
+"""Training and testing: runner, hooks, learning rates and mixed precision."""
+
+from .amp import CPUAmpOptimWrapper
+from .hooks import CompleteCheckpointHook, PictureHook
+from .layer_decay import CustomLayerDecayOptimizerConstructor
+from .runner import PortableRunner
+
+__all__ = [
+    'CPUAmpOptimWrapper',
+    'CompleteCheckpointHook',
+    'CustomLayerDecayOptimizerConstructor',
+    'PictureHook',
+    'PortableRunner',
+]
