@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import sys
 from collections import Counter
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+
 PROGRAMS = ('tools', 'benchmarks', 'tests', 'configs')
 BASE = {'ops_dcnv3', 'torch', 'numpy', 'mmengine', 'mmcv'}
 ALLOWED = {
@@ -19,6 +21,18 @@ ALLOWED = {
     'mmcv_custom': BASE | {'safetensors'},
     'mmdet_custom': BASE | {'mmcv_custom', 'mmdet'},
     'mmseg_custom': BASE | {'mmcv_custom', 'mmseg'},
+}
+# The parts of mmcv_custom, sub-packages and single modules, and the parts that each may import.
+PARTS = {
+    'checkpoint': set(),
+    'models': {'checkpoint'},
+    'engine': {'checkpoint', 'models'},
+    'mmengine_setup': {'checkpoint'},
+    'zoo': set(),
+    'doctor': set(),
+    'cli': {'checkpoint', 'engine'},
+    '__init__': {'checkpoint', 'engine', 'mmengine_setup', 'models'},
+    '__main__': {'cli', 'zoo'},
 }
 FORBIDDEN = {'torchvision', 'timm'}
 
@@ -40,6 +54,34 @@ def imports(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names.add(node.module.partition('.')[0])
     return names
+
+
+def module_of(path: Path) -> tuple[str, ...]:
+    """``mmcv_custom/models/arch.py`` -> ('mmcv_custom', 'models', 'arch')."""
+    return path.relative_to(ROOT).with_suffix('').parts
+
+
+def imports_within(module: tuple[str, ...], source: str) -> set[tuple[str, ...]]:
+    """Modules and packages of its own package that a module imports, by relative or absolute imports."""
+    names: set[tuple[str, ...]] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            origin = module[: -node.level] if node.level else ()
+            origin += tuple(node.module.split('.')) if node.module else ()
+            names.update({origin, *((*origin, alias.name) for alias in node.names)})
+        elif isinstance(node, ast.Import):
+            names.update(tuple(alias.name.split('.')) for alias in node.names)
+    return {name for name in names if len(name) > 1 and name[0] == module[0]}
+
+
+def import_graph(package: str) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
+    """The modules of a package and what each imports; a package stands for its ``__init__``."""
+    modules = {module_of(path): path for path in python_files(package)}
+    graph = {}
+    for module, path in modules.items():
+        found = imports_within(module, path.read_text())
+        graph[module] = {name if name in modules else (*name, '__init__') for name in found} & modules.keys() - {module}
+    return graph
 
 
 def text_of(node: ast.expr) -> list[str]:
@@ -71,6 +113,10 @@ def test_the_readers_of_source_code() -> None:
         '@R.register_module()\nclass I: ...\n@q.S.register_module(name=["J", "K"], force=True)\nclass L: ...\n'
     )
     assert imports(source) == {'a', 'c', 'h'}
+    relative_imports = 'from . import f\nfrom ..k import l\nimport p.m\nfrom p.n.o import q\nimport r.s\n'
+    assert imports_within(('p', 'x', 'y'), relative_imports) == {
+        *(('p', 'x'), ('p', 'x', 'f'), ('p', 'k'), ('p', 'k', 'l'), ('p', 'm'), ('p', 'n', 'o'), ('p', 'n', 'o', 'q'))
+    }
     assert list(registrations(source)) == [('I', 'R'), ('J', 'q.S'), ('K', 'q.S')]
     assert classes(source) == ['I', 'L']
 
@@ -84,6 +130,21 @@ def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
     assert {path: names for path, names in found.items() if names} == {}
 
 
+@pytest.mark.parametrize('package', ALLOWED)
+def test_no_modules_import_each_other(package: str) -> None:
+    graph = import_graph(package)
+    assert any(graph.values())
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_parts_of_mmcv_custom_import_only_what_lies_below_them() -> None:
+    graphlib.TopologicalSorter(PARTS).prepare()
+    found: dict[str, set[str]] = {part: set() for part in PARTS}
+    for module, imported in import_graph('mmcv_custom').items():
+        found[module[1]] |= {name[1] for name in imported} - {module[1]}
+    assert {part: names - PARTS[part] for part, names in found.items() if names - PARTS[part]} == {}
+
+
 def test_nothing_imports_torchvision_or_timm() -> None:
     files = [ROOT / 'setup.py', *python_files(*ALLOWED, *PROGRAMS)]
     assert {relative(path) for path in files if imports(path.read_text()) & FORBIDDEN} == set()
@@ -92,7 +153,7 @@ def test_nothing_imports_torchvision_or_timm() -> None:
 def test_there_is_one_backbone() -> None:
     files = python_files(*ALLOWED, *PROGRAMS)
     assert [relative(path) for path in files if 'InternImage' in classes(path.read_text())] == [
-        'mmcv_custom/internimage.py'
+        'mmcv_custom/models/internimage.py'
     ]
 
 
