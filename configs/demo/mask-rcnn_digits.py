@@ -1,11 +1,10 @@
 # A small Mask R-CNN that learns ten handwritten digits from scratch, on a CPU.
-# ruff: noqa: F821 (MMEngine defines _base_)
-_base_ = ['_base_/digits_detection.py', 'mmdet::_base_/models/mask-rcnn_r50_fpn.py']
+_base_ = ['_base_/digits_detection.py', '../detection/_base_/models/mask-rcnn.py']
 
 roi_extractor = dict(roi_layer=dict(sampling_ratio=1), out_channels=64, featmap_strides=[4, 8])
 model = dict(
     backbone=_base_.backbone,
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64, norm_cfg=dict(type='BN')),
+    neck=dict(in_channels=_base_.channels, out_channels=64, norm_cfg=dict(type='BN')),
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=roi_extractor,

@@ -1,17 +1,11 @@
-# What both demo models share: the data set of tools/demo/digits.py, a backbone for one CPU core, schedule and log.
-__import__('mmcv_custom')  # lets MMEngine find the bases mmseg::... of the onedl fork
+# What the demo's models share: the dataset of tools/demo/digits.py, a backbone for one CPU core, schedule and log.
+_base_ = '../../_base_/plugin.py'
 custom_imports = dict(imports=['mmcv_custom', 'mmdet_custom', 'mmseg_custom'], allow_failed_imports=False)
 
 data_root = 'data/digits/'
 digits = tuple('0123456789')
-backbone = dict(
-    _delete_=True,
-    type='InternImage',
-    channels=32,
-    depths=[1, 1, 3, 1],
-    groups=[2, 4, 8, 16],
-    drop_path_rate=0.0,
-)
+backbone = dict(type='InternImage', channels=32, depths=[1, 1, 3, 1], groups=[2, 4, 8, 16], drop_path_rate=0.0)
+channels = [32, 64, 128, 256]
 
 optim_wrapper = dict(
     type='OptimWrapper',

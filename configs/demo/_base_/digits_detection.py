@@ -1,5 +1,4 @@
-# The data set as detectors read it: COCO instances, in the images' own size.
-# ruff: noqa: F821 (MMEngine defines _base_)
+# The dataset as detectors read it: COCO instances, in the images' own size.
 _base_ = 'digits.py'
 
 default_scope = 'mmdet'

@@ -1,13 +1,10 @@
 # Cascade Mask R-CNN on InternImage-L, 36 epochs: the official cascade_internimage_l_fpn_3x_coco.py.
 _base_ = [
-    '../_base_/models/cascade-mask-rcnn_internimage.py',
-    '../_base_/datasets/coco-instance_multi-scale-crop.py',
-    '../_base_/schedules/adamw_3x_large.py',
     '../_base_/runtime.py',
-    '../_base_/flip_tta.py',
+    '../../_base_/backbones/internimage-l.py',
+    '../_base_/models/cascade-mask-rcnn.py',
+    '../_base_/datasets/coco-instance_multi-scale-crop.py',
+    '../_base_/schedules/adamw-large_3x.py',
+    '../_base_/tta.py',
 ]
-pretrained = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/internimage_l_22k_192to384.pth'
-model = dict(
-    backbone=dict(arch='large', drop_path_rate=0.4, init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[160, 320, 640, 1280]),
-)
+model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))

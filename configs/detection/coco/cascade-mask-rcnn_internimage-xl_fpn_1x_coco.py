@@ -1,7 +1,11 @@
 # Cascade Mask R-CNN on InternImage-XL, 12 epochs: the official cascade_internimage_xl_fpn_1x_coco.py.
-_base_ = 'cascade-mask-rcnn_internimage-l_fpn_1x_coco.py'
-pretrained = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/internimage_xl_22k_192to384.pth'
-model = dict(
-    backbone=dict(arch='xlarge', drop_path_rate=0.4, init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[192, 384, 768, 1536]),
-)
+_base_ = [
+    '../_base_/runtime.py',
+    '../../_base_/backbones/internimage-xl.py',
+    '../_base_/models/cascade-mask-rcnn.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    '../_base_/schedules/adamw_1x.py',
+    '../_base_/tta.py',
+]
+model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.94))

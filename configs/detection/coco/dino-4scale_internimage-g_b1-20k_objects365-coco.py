@@ -1,4 +1,16 @@
 # DINO on InternImage-G, Objects365 to COCO: the official dino_4scale_internimage_g_objects365_coco_ss.py.
-# The model before COCO was not published: to train, name one in load_from.
-_base_ = 'dino-4scale_internimage-h_b1-20k_objects365-coco.py'
-model = dict(backbone=dict(arch='giant'), neck=dict(in_channels=[1024, 2048, 4096]))
+# The detector trained on Objects365 was not published: to train, name your own in load_from.
+_base_ = [
+    '../_base_/runtime_iterations.py',
+    '../../_base_/backbones/internimage-g.py',
+    '../_base_/models/dino-4scale.py',
+    '../_base_/datasets/coco-detection_large-images.py',
+    '../_base_/schedules/dino_20k.py',
+    '../_base_/tta_large-images.py',
+]
+_base_.backbone.pop('init_cfg')  # the whole detector comes from load_from
+model = dict(
+    backbone=_base_.backbone,
+    neck=dict(in_channels=_base_.channels[1:]),
+    dn_cfg=dict(group_cfg=dict(num_dn_queries=1000)),
+)

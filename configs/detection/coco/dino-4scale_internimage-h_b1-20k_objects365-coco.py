@@ -1,14 +1,16 @@
 # DINO on InternImage-H, Objects365 to COCO: the official dino_4scale_internimage_h_objects365_coco_ss.py.
-# The model before COCO was not published: to train, name one in load_from.
+# The detector trained on Objects365 was not published: to train, name your own in load_from.
 _base_ = [
-    '../_base_/models/dino-4scale_internimage.py',
-    '../_base_/datasets/coco_large.py',
-    '../_base_/schedules/dino_20k.py',
     '../_base_/runtime_iterations.py',
-    '../_base_/flip_tta_large.py',
+    '../../_base_/backbones/internimage-h.py',
+    '../_base_/models/dino-4scale.py',
+    '../_base_/datasets/coco-detection_large-images.py',
+    '../_base_/schedules/dino_20k.py',
+    '../_base_/tta_large-images.py',
 ]
+_base_.backbone.pop('init_cfg')  # the whole detector comes from load_from
 model = dict(
-    backbone=dict(arch='huge', drop_path_rate=0.5, with_cp=True),
-    neck=dict(in_channels=[640, 1280, 2560]),
+    backbone=_base_.backbone,
+    neck=dict(in_channels=_base_.channels[1:]),
     dn_cfg=dict(group_cfg=dict(num_dn_queries=1000)),
 )

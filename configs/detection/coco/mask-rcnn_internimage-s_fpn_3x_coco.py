@@ -1,7 +1,10 @@
 # Mask R-CNN on InternImage-S, 36 epochs: the official mask_rcnn_internimage_s_fpn_3x_coco.py.
-_base_ = 'mask-rcnn_internimage-t_fpn_3x_coco.py'
-pretrained = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/internimage_s_1k_224.pth'
-model = dict(
-    backbone=dict(arch='small', drop_path_rate=0.3, init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[80, 160, 320, 640]),
-)
+_base_ = [
+    '../_base_/runtime.py',
+    '../../_base_/backbones/internimage-s.py',
+    '../_base_/models/mask-rcnn.py',
+    '../_base_/datasets/coco-instance_multi-scale-crop.py',
+    '../_base_/schedules/adamw_3x.py',
+    '../_base_/tta.py',
+]
+model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))

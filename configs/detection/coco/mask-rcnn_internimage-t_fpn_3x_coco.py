@@ -1,13 +1,10 @@
 # Mask R-CNN on InternImage-T, 36 epochs: the official mask_rcnn_internimage_t_fpn_3x_coco.py.
 _base_ = [
-    '../_base_/models/mask-rcnn_internimage.py',
+    '../_base_/runtime.py',
+    '../../_base_/backbones/internimage-t.py',
+    '../_base_/models/mask-rcnn.py',
     '../_base_/datasets/coco-instance_multi-scale-crop.py',
     '../_base_/schedules/adamw_3x.py',
-    '../_base_/runtime.py',
-    '../_base_/flip_tta.py',
+    '../_base_/tta.py',
 ]
-pretrained = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/internimage_t_1k_224.pth'
-model = dict(
-    backbone=dict(arch='tiny', drop_path_rate=0.2, init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[64, 128, 256, 512]),
-)
+model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))

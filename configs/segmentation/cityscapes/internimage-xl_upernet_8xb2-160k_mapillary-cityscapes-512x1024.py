@@ -1,17 +1,17 @@
 # UperNet on InternImage-XL, Cityscapes, from Mapillary Vistas:
 # the official upernet_internimage_xl_512x1024_160k_mapillary2cityscapes.py.
 _base_ = [
-    '../_base_/schedules/160k.py',
-    '../_base_/backbones/internimage-xl.py',
+    '../_base_/runtime.py',
+    '../../_base_/backbones/internimage-xl.py',
     '../_base_/models/upernet.py',
     '../_base_/datasets/cityscapes-coarse_512x1024.py',
+    '../_base_/schedules/adamw-large_160k.py',
 ]
-
-load_from = _base_.checkpoints + 'segformer_internimage_xl_512x1024_80k_mapillary.pth'  # that of SegFormer's head
+load_from = _base_.checkpoints + 'segformer_internimage_xl_512x1024_80k_mapillary.pth'  # of SegFormer's head
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(_base_.backbone, init_cfg=None),
-    decode_head=dict(in_channels=_base_.in_channels),
-    auxiliary_head=dict(in_channels=_base_.in_channels[2]),
+    decode_head=dict(in_channels=_base_.channels),
+    auxiliary_head=dict(in_channels=_base_.channels[2]),
 )
 train_cfg = dict(val_interval=4000)

@@ -1,5 +1,5 @@
-# COCO without masks, for DINO: images to be cropped are larger than for Mask R-CNN, and every crop holds an object.
-_base_ = ['mmdet::_base_/datasets/coco_detection.py', 'multi_scale_crop.py']
+# COCO without masks, for DINO: crops are taken from larger images than for Mask R-CNN and always hold an object.
+_base_ = ['mmdet::_base_/datasets/coco_detection.py', 'multi-scale-crop.py']
 multi_scale_crop = _base_.multi_scale_crop
 multi_scale_crop.transforms[1][0].scales = [(400, 4200), (500, 4200), (600, 4200)]
 multi_scale_crop.transforms[1][1].allow_negative_crop = False

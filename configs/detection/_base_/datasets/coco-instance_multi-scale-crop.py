@@ -1,5 +1,5 @@
 # COCO with masks, for schedules of 36 epochs.
-_base_ = ['mmdet::_base_/datasets/coco_instance.py', 'multi_scale_crop.py']
+_base_ = ['mmdet::_base_/datasets/coco_instance.py', 'multi-scale-crop.py']
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),

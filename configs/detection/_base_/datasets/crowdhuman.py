@@ -1,6 +1,6 @@
-# CrowdHuman, from the original annotations: mmdet reads what the official code converts to COCO's format first. Images
-# and annotations lie where the official code expects them.
-_base_ = 'multi_scale_crop.py'
+# CrowdHuman in the folders of the official code. mmdet reads the original annotations; the official code converts
+# them to COCO's format first.
+_base_ = 'multi-scale-crop.py'
 data_root = 'data/CrowdHuman/'
 train_pipeline = [
     dict(type='LoadImageFromFile'),

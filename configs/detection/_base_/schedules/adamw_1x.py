@@ -1,4 +1,4 @@
-# AdamW, 12 epochs, with 8 GPUs of 2 images.
+# AdamW, 12 epochs, 8 GPUs with 2 images each.
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05),

@@ -1,4 +1,4 @@
-# AdamW, 36 epochs, with 8 GPUs of 2 images.
+# AdamW, 36 epochs, 8 GPUs with 2 images each.
 _base_ = 'adamw_1x.py'
 train_cfg = dict(max_epochs=36)
 param_scheduler = [

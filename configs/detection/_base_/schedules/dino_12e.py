@@ -1,4 +1,4 @@
-# The 12 epochs of DINO, with 8 GPUs of 2 images and learning rates that fall from the head to the stem.
+# DINO, 12 epochs, 8 GPUs with 2 images each; learning rates fall from the head to the stem.
 _base_ = 'adamw_1x.py'
 optim_wrapper = dict(
     optimizer=dict(weight_decay=1e-4),

@@ -1,4 +1,4 @@
-# Cityscapes with its coarse images at 1024x1024.
+# Cityscapes with its coarsely labelled images, at 1024x1024.
 _base_ = 'cityscapes-coarse_512x1024.py'
 crop_size = (1024, 1024)
 train_pipeline = [

@@ -1,5 +1,5 @@
 # COCO-Stuff 164k at 896x896, one image per GPU.
-_base_ = ['mmseg::_base_/datasets/coco-stuff164k.py', 'large_images.py']
+_base_ = ['mmseg::_base_/datasets/coco-stuff164k.py', 'large-images.py']
 crop_size = _base_.large_size
 train_pipeline = _base_.large_train_pipeline
 test_pipeline = _base_.large_test_pipeline

@@ -1,4 +1,4 @@
-# UperNet. The published checkpoints have 150 classes whatever the data set; Cityscapes needs the first 19 of them.
+# UperNet, without a backbone. All published checkpoints have 150 classes; Cityscapes uses the first 19.
 _base_ = 'mmseg::_base_/models/upernet_r50.py'
 model = dict(
     pretrained=None,

@@ -1,6 +1,5 @@
-# DINO with four feature levels on InternImage. A config on top of this names the backbone and the widths of its stages.
-# Written out, although mmdet's dino-4scale_r50_8xb2-12e_coco.py has most of these numbers: that file holds COCO and a
-# schedule too, which MMEngine does not let another base of the same config replace.
+# DINO with four feature levels, without a backbone. mmdet's dino-4scale_r50_8xb2-12e_coco.py has most of these numbers
+# but cannot be the base: it also holds a dataset and a schedule, and two bases may not define the same variable.
 model = dict(
     type='CompatDINO',
     num_queries=900,
@@ -13,7 +12,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=32,
     ),
-    backbone=dict(type='InternImage', out_indices=(1, 2, 3)),
+    backbone=dict(out_indices=(1, 2, 3), with_cp=True),
     neck=dict(
         type='ChannelMapper',
         kernel_size=1,

@@ -1,5 +1,5 @@
-# The augmentation of DETR: half of the images are resized to one of eleven sizes, the others also cropped before that.
-# A variable, which the pipelines of several data sets contain.
+# The augmentation of DETR, for the pipelines of several datasets: half of the images are resized to one of eleven
+# sizes, the other half is resized and cropped before that.
 resize_to_one_of_many = dict(
     type='RandomChoiceResize', scales=[(short, 1333) for short in range(480, 801, 32)], keep_ratio=True
 )

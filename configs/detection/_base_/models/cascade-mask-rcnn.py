@@ -1,8 +1,7 @@
-# Cascade Mask R-CNN on InternImage, its box heads of four convolutions and one linear layer trained with GIoU. A config
-# on top of this names the backbone and the widths of its stages.
+# Cascade Mask R-CNN, without a backbone. Each box head has four convolutions and one linear layer, and the GIoU loss.
 _base_ = 'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py'
 model = dict(
-    backbone=dict(_delete_=True, type='InternImage'),
+    backbone=dict(_delete_=True),
     roi_head=dict(
         bbox_head=[
             dict(

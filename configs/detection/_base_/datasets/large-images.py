@@ -1,4 +1,4 @@
-# Pipelines for images of up to 2000 pixels, as variables under names that mmdet's data sets do not have.
+# Pipelines for images of up to 2000 pixels. The variables' names differ from those in mmdet's datasets.
 large_train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -10,8 +10,5 @@ large_test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2000, 1000), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]

@@ -1,13 +1,13 @@
-# VOC 2007 and 2012 in large images, without end. The official config describes the same pipeline for training, but at a
-# place where mmdet 2 overlooks it: its code trains on images of 1000x600.
-_base_ = ['mmdet::_base_/datasets/voc0712.py', 'large_images.py']
+# VOC 2007 and 2012 in large images, for schedules that count iterations. The official config has the same pipeline for
+# training, but in a place where mmdet 2 ignores it: the official code trains on images of 1000x600.
+_base_ = ['mmdet::_base_/datasets/voc0712.py', 'large-images.py']
 train_dataloader = dict(
     batch_size=1,
     sampler=dict(type='InfiniteSampler'),
     dataset=dict(
         dataset=dict(
             datasets=[
-                # Objects below 32 pixels count too, other than in mmdet.
+                # Unlike in mmdet, objects of less than 32 pixels count too.
                 dict(dataset, filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=_base_.large_train_pipeline)
                 for dataset in _base_.train_dataloader.dataset.dataset.datasets
             ]

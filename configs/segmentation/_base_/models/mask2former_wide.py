@@ -1,4 +1,4 @@
-# Mask2Former of the published models for ADE20K and COCO-Stuff: 1024 channels, 32 heads, 200 queries.
+# Mask2Former as published for ADE20K and COCO-Stuff: 1024 channels, 32 heads, 200 queries.
 _base_ = 'mask2former.py'
 attention = dict(embed_dims=1024, num_heads=32)
 ffn = dict(embed_dims=1024, feedforward_channels=4096)

@@ -1,4 +1,4 @@
-# Crops of 896x896, and images that fit in 3584x896 to test: what reads them.
+# Pipelines for crops of 896x896 in training and for images of up to 3584x896 in evaluation.
 large_size = (896, 896)
 large_train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,5 +1,5 @@
-# LVIS v1, boxes only, in large images, without end.
-_base_ = ['mmdet::_base_/datasets/lvis_v1_instance.py', 'large_images.py']
+# LVIS v1 without masks, in large images, for schedules that count iterations.
+_base_ = ['mmdet::_base_/datasets/lvis_v1_instance.py', 'large-images.py']
 train_dataloader = dict(
     batch_size=1,
     num_workers=1,

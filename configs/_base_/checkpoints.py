@@ -1,0 +1,2 @@
+# Where the official checkpoints are.
+checkpoints = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/'
