@@ -48,7 +48,7 @@ cuda-check:
 
 doctor:
 	$(ready)
-	@$(python) -m ops_dcnv3.doctor $(ARGS)
+	@$(python) mmcv_custom/doctor.py $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info ops_dcnv3/*.so .pytest_cache .mypy_cache .ruff_cache

@@ -1,19 +1,19 @@
-"""Says what is installed, what the operator's libraries hold, what this machine has, and how to mend what does not fit.
+"""Reports what the operator's libraries hold and what this machine has, and how to fix what does not fit.
 
-``python -m ops_dcnv3.doctor [--json]`` ends with exit code 1 where something has to be mended. It reads versions from
-package metadata, so it also works where the MM packages or the compiled operator are missing or broken.
+``python -m ops_dcnv3.doctor [--json]`` ends with exit code 1 where something has to be fixed. It also works where the
+compiled operator is missing or broken.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,35 +25,26 @@ from ._version import __version__
 from .functional import dcnv3
 from .reference import dcnv3_reference
 
-# Distributions that install the same import package: the tested fork first, then upstream.
-FAMILIES = {
-    'mmengine': ('onedl-mmengine', 'mmengine'),
-    'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-lite'),
-    'mmdet': ('onedl-mmdetection', 'mmdet'),
-    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
-}
 CPU_ISAS = {'AVX512': ['avx512', 'avx2', 'baseline'], 'AVX2': ['avx2', 'baseline']}
 TOLERANCE = 1e-4  # absolute, for float32 values of magnitude 1 to 10
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that has to be mended, and the command that does."""
+    """Something that has to be fixed, and the command that fixes it."""
 
     message: str
     fix: str
 
 
 def examine() -> dict[str, Any]:
-    """All findings about this installation and machine, as JSON-able data."""
-    gpus = gpus_of_machine()
+    """All findings about the operator and this machine, as JSON-able data."""
+    gpus = find_gpus()
     return {
         'ops_dcnv3': __version__,
         'python': {'version': platform.python_version(), 'path': sys.executable},
         'torch': {'version': torch.__version__, 'cuda': torch.version.cuda},
-        'packages': {name: installed(distributions) for name, distributions in FAMILIES.items()},
-        'mmcv_has_ops': mmcv_has_ops(),
-        'compilers': compilers(),
+        'compilers': find_compilers(),
         'machine': {'cpu_isas': CPU_ISAS.get(torch.backends.cpu.get_cpu_capability(), ['baseline']), 'gpus': gpus},
         'extension': extension.describe(),
         'checks': [check(device) for device in (['cpu', 'cuda'] if gpus else ['cpu'])],
@@ -61,7 +52,7 @@ def examine() -> dict[str, Any]:
 
 
 def diagnose(report: dict[str, Any]) -> list[Problem]:
-    """What in a report of :func:`examine` has to be mended."""
+    """What has to be fixed according to a report of :func:`examine`."""
     built, gpus = report['extension'], report['machine']['gpus']
     build = built['build_command']
     problems = [Problem(f'a library of the operator does not load: {error}', build) for error in built['errors']]
@@ -74,7 +65,7 @@ def diagnose(report: dict[str, Any]) -> list[Problem]:
         problems += diagnose_cuda(built['cuda'], sorted({gpu['capability'] for gpu in gpus}), build)
     for failed in (check for check in report['checks'] if not check['passed']):
         problems.append(Problem(f'on {failed["device"]} the operator fails its check: {failed["result"]}', build))
-    return problems + diagnose_packages(report['packages'], report['mmcv_has_ops'])
+    return problems
 
 
 def diagnose_cuda(cuda: dict[str, Any] | None, capabilities: list[str], build: str) -> list[Problem]:
@@ -88,23 +79,6 @@ def diagnose_cuda(cuda: dict[str, Any] | None, capabilities: list[str], build: s
         held = ', '.join(cuda['archs'])
         return [Problem(f'the CUDA library holds {held} and lacks the architecture {", ".join(missing)}', build)]
     return []
-
-
-def diagnose_packages(packages: dict[str, list[str]], mmcv_has_ops: bool | None) -> list[Problem]:
-    problems = []
-    for name, found in packages.items():
-        if len(found) > 1:
-            fork, *others = (text.split()[0] for text in found)
-            fix = f'pip uninstall -y {" ".join(others)} && {reinstall(fork)}'
-            problems.append(Problem(f'{" and ".join(found)} overwrite each other: both install {name}', fix))
-    if mmcv_has_ops is False:
-        message = 'mmcv is without its compiled operators, as pip builds it where torch is out of sight'
-        problems.append(Problem(message, reinstall(packages['mmcv'][0].split()[0])))
-    return problems
-
-
-def reinstall(distribution: str) -> str:
-    return f'pip install --force-reinstall --no-deps --no-build-isolation --no-cache-dir {distribution}'
 
 
 def covers(archs: list[str], capability: str) -> bool:
@@ -128,7 +102,7 @@ def check(device: str) -> dict[str, Any]:
     finding: dict[str, Any] = {'device': device, 'kernel': 'compiled' if extension.has_kernel(device) else 'reference'}
     try:
         differences = compare(device)
-    except RuntimeError as error:  # of a kernel that cannot run here: the very thing to be reported
+    except RuntimeError as error:  # such as that of a kernel built for other GPUs
         return {**finding, 'passed': False, 'result': str(error).splitlines()[0]}
     result = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
     return {**finding, 'passed': max(differences.values()) <= TOLERANCE, 'result': result, 'differences': differences}
@@ -142,7 +116,7 @@ def compare(device: str) -> dict[str, float]:
     weights = torch.randn(2, 5, 7, 48, generator=generator).to(device)
     geometry = dict(kernel_size=(3, 2), stride=(2, 1), padding=(1, 1), dilation=(1, 2), groups=3, offset_scale=0.5)
 
-    def results(operator: Any) -> list[Tensor]:
+    def results(operator: Callable[..., Tensor]) -> list[Tensor]:
         output = operator(*tensors, **geometry)
         return [output.detach(), *torch.autograd.grad(output, tensors, weights)]
 
@@ -151,33 +125,16 @@ def compare(device: str) -> dict[str, float]:
     return {name: float((ours - theirs).abs().max()) for name, (ours, theirs) in zip(names, pairs, strict=True)}
 
 
-def installed(distributions: tuple[str, ...]) -> list[str]:
-    """Names and versions of those that are installed."""
-    found = []
-    for name in distributions:
-        try:
-            found.append(f'{name} {importlib.metadata.version(name)}')
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def mmcv_has_ops() -> bool | None:
-    """Whether the installed mmcv holds its compiled operators; None where there is no mmcv."""
-    names = [text.split()[0] for text in installed(FAMILIES['mmcv'])]
-    files = [str(path) for name in names for path in importlib.metadata.files(name) or []]
-    return any(path.startswith('mmcv/_ext') for path in files) if files else None
-
-
-def gpus_of_machine() -> list[dict[str, str]]:
+def find_gpus() -> list[dict[str, str]]:
+    """Name and capability of each GPU that torch can use."""
     if not torch.cuda.is_available():
         return []
     properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return [{'name': p.name, 'capability': f'{p.major}.{p.minor}'} for p in properties]
 
 
-def compilers() -> dict[str, str | None]:
-    """The lines in which they tell their versions; None for one that is not there."""
+def find_compilers() -> dict[str, str | None]:
+    """The version line of each compiler; None for one that is missing."""
     nvcc = _build.find_nvcc()
     return {
         'c++': version_line(shlex.split(os.environ.get('CXX', 'c++')), ''),
@@ -186,7 +143,7 @@ def compilers() -> dict[str, str | None]:
 
 
 def version_line(command: list[str], keyword: str) -> str | None:
-    """The first line of ``command --version`` that holds the keyword."""
+    """The first line of ``command --version`` that contains the keyword."""
     try:
         text = subprocess.run([*command, '--version'], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -194,29 +151,23 @@ def version_line(command: list[str], keyword: str) -> str | None:
     return next((line for line in text.splitlines() if keyword in line), None)
 
 
-def render(report: dict[str, Any], problems: list[Problem]) -> str:
-    """The report as a table, and the problems with the commands that mend them."""
+def tabulate(report: dict[str, Any]) -> dict[str, str]:
+    """The rows of the printed table, by their names, for a report of :func:`examine`."""
     built, machine = report['extension'], report['machine']
-    cpu, cuda = built['cpu'], built['cuda']
+    cpu = built['cpu']
     cuda_of_torch = report['torch']['cuda']
-    rows = {
+    return {
         'ops_dcnv3': report['ops_dcnv3'],
         'Python': f'{report["python"]["version"]}, {report["python"]["path"]}',
         'torch': f'{report["torch"]["version"]}, {f"CUDA {cuda_of_torch}" if cuda_of_torch else "without CUDA"}',
-        **{name: ', '.join(found) or 'not installed' for name, found in report['packages'].items()},
         **{name: version or 'not found' for name, version in report['compilers'].items()},
         'CPU': f'has {", ".join(machine["cpu_isas"])}',
         'CPU library': f'{cpu["path"]}, holds {", ".join(cpu["isas"])}, uses {cpu["isa"]}' if cpu else 'not built',
         'GPU': ', '.join(f'{gpu["name"]} ({gpu["capability"]})' for gpu in machine['gpus'])
         or 'none that torch can use',
-        'CUDA library': describe_cuda(cuda),
+        'CUDA library': describe_cuda(built['cuda']),
         **{f'check on {c["device"]}': f'{c["kernel"]} against reference: {c["result"]}' for c in report['checks']},
     }
-    width = max(len(name) for name in rows)
-    lines = [f'{name:{width}}  {text}' for name, text in rows.items()]
-    if not problems:
-        return '\n'.join([*lines, '', 'Nothing to mend.'])
-    return '\n'.join([*lines, '', *(f'PROBLEM: {problem.message}\n    {problem.fix}' for problem in problems)])
 
 
 def describe_cuda(cuda: dict[str, Any] | None) -> str:
@@ -225,8 +176,24 @@ def describe_cuda(cuda: dict[str, Any] | None) -> str:
     return f'{cuda["path"]}, ' + (f'holds {", ".join(cuda["archs"])}' if cuda['loaded'] else 'not loaded')
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def render(rows: dict[str, str], problems: list[Problem]) -> str:
+    """The rows as a table, and the problems with the commands that fix them."""
+    width = max(len(name) for name in rows)
+    lines = [f'{name:{width}}  {text}' for name, text in rows.items()]
+    if not problems:
+        return '\n'.join([*lines, '', 'Nothing to fix.'])
+    return '\n'.join([*lines, '', *(f'PROBLEM: {problem.message}\n    {problem.fix}' for problem in problems)])
+
+
+def run(
+    argv: list[str] | None,
+    description: str | None,
+    examine: Callable[[], dict[str, Any]],
+    diagnose: Callable[[dict[str, Any]], list[Problem]],
+    tabulate: Callable[[dict[str, Any]], dict[str, str]],
+) -> int:
+    """The command line of a doctor that is made of these functions: prints its report and returns the exit code."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
     options = parser.parse_args(argv)
     report = examine()
@@ -234,8 +201,12 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         print(json.dumps({**report, 'problems': [asdict(problem) for problem in problems]}, indent=2))
     else:
-        print(render(report, problems))
+        print(render(tabulate(report), problems))
     return 1 if problems else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run(argv, __doc__, examine, diagnose, tabulate)
 
 
 if __name__ == '__main__':

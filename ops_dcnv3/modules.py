@@ -27,10 +27,13 @@ class _DeformableLayer(nn.Module):
     A subclass checks its own arguments, keeps them as attributes, adds its layers and calls :meth:`reset_parameters`.
     """
 
-    _repr_names: ClassVar[tuple[str, ...]]  # names of arguments that are attributes too
-    # Linear layers that predict offsets and weights, and those before and after the operator.
-    _predictors: ClassVar[tuple[str, ...]] = ('offset', 'mask')
-    _projections: ClassVar[tuple[str, ...]] = ('input_proj', 'output_proj')
+    _repr_names: ClassVar[tuple[str, ...]]  # arguments that the repr shows
+    _initializers: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {  # of the weights of linear layers
+        'offset': nn.init.zeros_,
+        'mask': nn.init.zeros_,
+        'input_proj': nn.init.xavier_uniform_,
+        'output_proj': nn.init.xavier_uniform_,
+    }
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -56,11 +59,10 @@ class _DeformableLayer(nn.Module):
 
     def reset_parameters(self) -> None:
         """Starts with zero offsets and equal weights: the new layer averages over a regular grid."""
-        for names, init in ((self._predictors, nn.init.zeros_), (self._projections, nn.init.xavier_uniform_)):
-            for name in names:
-                linear = getattr(self, name)
-                init(linear.weight)
-                nn.init.zeros_(linear.bias)
+        for name, initialize in self._initializers.items():
+            linear = getattr(self, name)
+            initialize(linear.weight)
+            nn.init.zeros_(linear.bias)
 
     def extra_repr(self) -> str:
         return ', '.join(f'{name}={getattr(self, name)}' for name in self._repr_names)

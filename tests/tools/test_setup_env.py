@@ -371,5 +371,5 @@ def test_make_takes_another_python_where_python3_does_not_fit(tmp_path: Path) ->
     plan = run_make('-n', 'doctor', PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}').stdout
     assert [line.strip() for line in plan.splitlines()] == [
         'python3.12 tools/setup_env.py',
-        '.venv/bin/python -m ops_dcnv3.doctor',
+        '.venv/bin/python mmcv_custom/doctor.py',
     ]
