@@ -58,7 +58,7 @@ def check_geometry(
     offset_scale: float,
     mask_is_logits: bool = False,
 ) -> Geometry:
-    """Normalises the geometry to pairs; ValueError where a number is out of range."""
+    """The geometry with ints as pairs; raises ValueError where a number is out of range."""
     if not isinstance(groups, int) or groups < 1:
         raise ValueError(f'dcnv3: groups must be an int >= 1, got {groups!r}')
     if not isinstance(mask_is_logits, bool):
@@ -78,7 +78,7 @@ def check_geometry(
 
 
 def check_tensors(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry) -> None:
-    """ValueError where the tensors do not fit each other or ``geometry``."""
+    """Raises ValueError where the tensors do not fit each other or ``geometry``."""
     tensors = {'input': input, 'offset': offset, 'mask': mask}
     for name, tensor in tensors.items():
         if tensor.dim() != 4:
@@ -108,8 +108,8 @@ def check_tensors(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometr
             'neither may be empty'
         )
     samples = geometry.groups * geometry.points
-    for name, tensor, width_of_last in (('offset', offset, 2 * samples), ('mask', mask, samples)):
-        expected_shape = (batch, rows, columns, width_of_last)
+    for name, tensor, numbers in (('offset', offset, 2 * samples), ('mask', mask, samples)):
+        expected_shape = (batch, rows, columns, numbers)
         if tuple(tensor.shape) != expected_shape:
             factors = 'groups*kernel_h*kernel_w' + ('*2' if name == 'offset' else '')
             raise ValueError(

@@ -1,7 +1,7 @@
-"""Loads the compiled libraries and tells what they hold.
+"""Loads the compiled libraries and describes what they hold.
 
-``_cpu`` also holds the operator's schemas, so without it nothing is registered. ``_cuda`` only adds kernels to them and
-is loaded only where torch can use a CUDA device.
+``_cpu`` also holds the operator's schemas: without it nothing is registered. ``_cuda`` only adds kernels, and is loaded
+only where torch can use a CUDA device.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _load(name: str) -> ModuleType | None:
         return None
     try:
         return importlib.import_module(f'{__package__}.{name}')
-    except ImportError as error:  # a library for another torch or another machine: reported, and the reference serves
+    except ImportError as error:  # built for another torch or machine: reported, and the reference is used
         _errors.append(f'{name}: {error}')
         return None
 
@@ -45,14 +45,14 @@ def has_schemas() -> bool:
 
 
 def has_kernel(device_type: str) -> bool:
-    """Whether the compiled operator serves tensors on such a device, by its presence and the user's choice."""
+    """Whether tensors on this type of device use the compiled operator: it is there and the user did not decline it."""
     if _forced_to_reference:
         return False
     return (_cuda if device_type == 'cuda' else _cpu) is not None and device_type in ('cpu', 'cuda', 'meta')
 
 
 def warn_about_fallback(device_type: str) -> None:
-    """One warning per process that the slow reference is at work; none where the user asked for it."""
+    """Warns once per process that the slow reference is used, unless the user asked for it."""
     global _has_warned
     if _has_warned or _forced_to_reference or torch.compiler.is_compiling():
         return
@@ -69,10 +69,10 @@ def describe() -> dict[str, Any]:
     """What is built and loaded, as JSON-able data.
 
     Returns:
-        ``build_command``; ``source_hash`` of the sources present (None where they are not shipped); ``errors`` of
-        loading; ``cpu``: None or path, source_hash, stale, isas (instruction sets it holds), isa (the one this machine
-        runs); ``cuda``: None or path, source_hash, stale, archs, loaded. A CUDA library that is built but cannot be
-        loaded here shows its path and nothing else.
+        ``build_command``; ``source_hash`` of the sources present (None in a wheel without them); ``errors`` of loading;
+        ``cpu``: None or path, source_hash, stale, isas (instruction sets it holds), isa (the one that is used here);
+        ``cuda``: None or path, source_hash, stale, archs, loaded. Of a CUDA library that is not loaded only the path is
+        known.
     """
     present_hash = source_hash()
 

@@ -1,4 +1,4 @@
-"""The operator: checks, dispatch, and what autograd, fake tensors and the FLOP counter need to know of it."""
+"""The operator: argument checks, dispatch, and its registration with autograd, fake tensors and the FLOP counter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .arguments import Geometry, IntOrPair, Pair, check_geometry, check_tensors
 from .autocast import autocast
 from .reference import sample_with_grid
 
-# Multiply-adds per output channel and sampling point: four corners and the modulation, as official FLOP counts have it.
+# Multiply-adds per output channel and sampling point, as in the official FLOP counts: four corners and the weight.
 MACS_PER_SAMPLE = 5
 
 
@@ -34,13 +34,13 @@ def dcnv3(
     """Deformable convolution v3 (InternImage, https://arxiv.org/abs/2211.05778, Eq. 2), without its linear projections.
 
     Every output pixel is, per group, a weighted sum of P = kernel_h * kernel_w bilinear samples of the input, at a
-    regular grid displaced by learned offsets. Outside the image the input counts as zero; a sample at least one pixel
-    outside, or at a position that is not finite, contributes nothing and receives no gradient, as long as its weight,
-    the output's gradient and the input at the border are finite numbers.
+    regular grid displaced by learned offsets. Outside the image the input counts as zero. A sample at least one pixel
+    outside, or at a position that is not finite, contributes nothing and receives no gradient, provided that its
+    weight, the output's gradient and the input at the border are finite.
 
-    Runs on compiled CPU and CUDA kernels, and on :func:`dcnv3_reference` (with one warning) where those are not built
-    or the environment variable ``DCNV3_FORCE_REFERENCE=1`` was set at import. Under autocast all three tensors take its
-    dtype. Differentiable once, in reverse mode; for second derivatives and ``torch.func.grad`` there is
+    Runs on compiled CPU and CUDA kernels. Uses :func:`dcnv3_reference` where these are not built, after one warning, or
+    if the environment variable ``DCNV3_FORCE_REFERENCE=1`` was set at import. Under autocast all three tensors are cast
+    to its dtype. Differentiable once, in reverse mode; for second derivatives and ``torch.func.grad`` use
     :func:`dcnv3_reference`.
 
     Args:
@@ -54,7 +54,7 @@ def dcnv3(
         groups: Number of groups; divides C.
         offset_scale: Factor on the grid, around its middle, and on the offsets.
         mask_is_logits: Whether the weights are the softmax of ``mask`` over the points of each group, instead of
-            ``mask`` itself. Cheaper than a softmax before the operator, whose result a backward has to keep.
+            ``mask`` itself. Cheaper than a softmax before the operator, whose result the backward would have to keep.
 
     Returns:
         (N, H_out, W_out, C) with H_out = (H + 2*padding - dilation*(kernel - 1) - 1) // stride + 1, in the dtype of the
@@ -82,7 +82,7 @@ def dcnv3(
 
 
 def _refuse_forward_mode(*tensors: Tensor) -> None:
-    """Without this torch drops the tangents of an operator that has no forward-mode formula, silently."""
+    """Raises in forward mode; torch would silently drop the tangents, as the operator has no forward-mode formula."""
     if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
         raise RuntimeError('dcnv3 has no forward-mode derivative')
 
@@ -136,7 +136,7 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     needs_input, needs_offset, needs_mask = ctx.needs_input_grad[:3]
     input, offset, mask = ctx.saved_tensors
-    # The gradients of offset and mask are made of the same products, so the kernel computes both or neither.
+    # The gradients of offset and mask share their products, so the kernel computes both or neither.
     grads = torch.ops.dcnv3.backward(
         grad_output,
         input,
@@ -156,7 +156,7 @@ def _no_second_derivative(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
 
 
 def dcnv3_macs(pixels: int, channels: int, points: int) -> int:
-    """Multiply-adds of a forward: ``pixels`` output pixels of all images, with ``points`` sampling points per group."""
+    """Multiply-adds of a forward, for the number of output pixels of all images and of sampling points per group."""
     return MACS_PER_SAMPLE * pixels * channels * points
 
 

@@ -1,4 +1,4 @@
-"""Linear layers, norms and activations for channels-last features, defined once for the operator and the backbone."""
+"""Linear layers, norms and activations for channels-last features, shared by the operator's layers and the backbone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scaled(layer: nn.Module, x: Tensor, scale: Tensor | None) -> Tensor:
 
     A :class:`Scalable` layer multiplies its parameters instead of its output where that is cheaper and as exact:
     autograd then keeps no output for the gradient of the scale. Hooks on the layer see the scaled output, and the scale
-    as a keyword. What a user puts in place of such a layer need not know of scales.
+    as a keyword. A layer that a user puts in its place need not take a scale.
     """
     if scale is None:
         return layer(x)
@@ -45,21 +45,21 @@ def scaled(layer: nn.Module, x: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def _can_scale_parameters(weight: Tensor) -> bool:
-    # torch.compile joins the product with the output to its neighbours, which is faster; what an exported model is
-    # converted to is not known.
+    # torch.compile fuses the product with the output into its neighbours, which is faster. An exported model may be
+    # converted to 16 bits.
     if torch.compiler.is_compiling() or _is_exporting():
         return False
-    # Scaled weights of 16 bits would be rounded twice, and may vanish in float16: a scale may begin at 1e-5.
+    # Scaled 16-bit weights would be rounded twice, and may vanish in float16: a scale may start at 1e-5.
     return weight.element_size() >= 4 and autocast_dtype(weight.device.type) != torch.float16
 
 
 class Linear(Scalable, nn.Linear):
-    """``nn.Linear``, as the 1x1 convolution that it is where PyTorch computes that faster.
+    """``nn.Linear``, computed as a 1x1 convolution where PyTorch does that faster.
 
-    That is over feature maps (N, H, W, C) in float32 on the CPU: PyTorch leaves matrix products to MKL and convolutions
-    to oneDNN, which needs about half the time on an AMD processor with AVX-512 (docs/performance.md).
-    Elsewhere, and in exported models, it is a linear layer as ever. Where the input is not contiguous in memory, the
-    output may not be either. Tools that look for the exact type ``nn.Linear`` must be told of this one.
+    That is on feature maps (N, H, W, C) in float32 on the CPU: PyTorch uses MKL for matrix products and oneDNN for
+    convolutions, which takes about half the time on an AMD processor with AVX-512 (docs/performance.md). Elsewhere, and
+    in exported models, it is an ordinary linear layer. Where the input is not contiguous in memory, the output may not
+    be either. Tools that look for the exact type ``nn.Linear`` do not find this one.
     """
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -91,7 +91,7 @@ def _is_exporting() -> bool:
 
 
 class LayerNorm(Scalable, nn.LayerNorm):
-    """``nn.LayerNorm`` that takes a scale."""
+    """``nn.LayerNorm`` with an optional scale."""
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """(..., C) -> (..., C), times ``scale`` (C,) if given."""
@@ -104,7 +104,7 @@ class LayerNorm(Scalable, nn.LayerNorm):
 
 
 class Norm(Scalable, nn.Sequential):
-    """A norm between the permutations that its input and output layouts call for, see :func:`build_norm`."""
+    """A norm between the permutations that its input and output layouts need, see :func:`build_norm`."""
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         *before, last = self
@@ -114,9 +114,9 @@ class Norm(Scalable, nn.Sequential):
 
 
 def build_norm(kind: str, channels: int, channels_first_in: bool = False, channels_first_out: bool = False) -> Norm:
-    """A norm over the channels, between the permutations that its input and output layouts call for.
+    """A norm over the channels, between the permutations that its input and output layouts need.
 
-    The permutations have no parameters but take a place in the Sequential: published parameter names such as
+    The permutations have no parameters but count as layers of the Sequential: published parameter names such as
     ``norm.1.weight`` depend on it.
 
     Args:
@@ -126,7 +126,7 @@ def build_norm(kind: str, channels: int, channels_first_in: bool = False, channe
         channels_first_out: The same of the output.
 
     Raises:
-        ValueError: ``kind`` is neither.
+        ValueError: ``kind`` is neither of the two.
     """
     if kind not in NORM_LAYERS:
         raise ValueError(f'norm_layer must be one of {", ".join(NORM_LAYERS)}, got {kind!r}')
@@ -146,7 +146,7 @@ def _permutation(from_channels_first: bool, to_channels_first: bool) -> list[nn.
 
 
 class GELU(nn.GELU):
-    """``nn.GELU``, in place where no gradients are recorded: nothing else may read its input, not even hooks."""
+    """``nn.GELU``, in place where no gradients are recorded: then nothing else, not even a hook, may read its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x, approximate=self.approximate)
@@ -156,7 +156,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {'GELU': GELU, 'ReLU': nn.ReLU, 'SiLU'
 
 
 def build_activation(name: str) -> nn.Module:
-    """The activation called ``name``: GELU (exact), ReLU or SiLU, to follow a layer whose output nothing else reads.
+    """The activation called ``name``, GELU (exact), ReLU or SiLU, for a layer output that nothing else reads.
 
     Raises:
         ValueError: Any other name.

@@ -1,4 +1,4 @@
-"""DCNv3 written with stock PyTorch operators: the definition that the compiled kernels are tested against."""
+"""DCNv3 in plain PyTorch: the definition that the compiled kernels are tested against."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dcnv3_reference(
     """Same arguments, result and errors as :func:`ops_dcnv3.dcnv3`, in plain PyTorch.
 
     Runs on any device, can be traced, exported and differentiated. Slow: it stores every sample of every point. 16-bit
-    inputs are sampled in float32, because they cannot hold a pixel position; float64 stays float64.
+    inputs are sampled in float32, because 16 bits are too few for a pixel position; float64 stays float64.
     """
     geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale, mask_is_logits)
     input, offset, mask = autocast(input, offset, mask)
@@ -34,7 +34,7 @@ def dcnv3_reference(
 
 
 def sample_with_grid(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry) -> Tensor:
-    """The reference for arguments that have been checked."""
+    """The reference, for arguments that are already checked."""
     batch, height, width, channels = input.shape
     rows, columns = offset.shape[1:3]
     groups, points = geometry.groups, geometry.points
@@ -42,8 +42,7 @@ def sample_with_grid(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geom
 
     offset = offset.to(dtype).view(batch, rows, columns, groups, points, 2)
     x, y = _sampling_positions(offset, geometry)
-    # Also false for NaN. Positions outside move to one fixed place off the image, so that nothing is computed with NaN
-    # or inf.
+    # Also false for NaN. Positions outside are replaced by a finite one, so that nothing is computed with NaN or inf.
     inside = (x > -1) & (x < width) & (y > -1) & (y < height)
     x = torch.where(inside, x, -2.0)
     y = torch.where(inside, y, -2.0)
@@ -66,8 +65,8 @@ def sample_with_grid(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geom
 def _sampling_positions(offset: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Pixel positions (x, y) of all samples, each (N, H_out, W_out, G, P), for offsets (N, H_out, W_out, G, P, 2).
 
-    Points are ordered w-outer, h-inner. ``offset_scale`` stretches the dilated grid around its floor-middle and the
-    learned offsets, but not the place of the grid.
+    Points are ordered w-outer, h-inner. ``offset_scale`` multiplies the learned offsets and the dilated grid around its
+    middle, rounded down, but does not move the middle.
     """
     rows, columns = offset.shape[1:3]
 
