@@ -1,7 +1,7 @@
-"""What only detection needs."""
+"""Detection: DINO and the composite backbone as published, a metric and test-time augmentation."""
 
 from .cbnet import CBDINO, CBChannelMapper, CBInternImage
-from .dino import CompatDINO, CompatDINOHead
+from .dino import PublishedDINO, PublishedDINOHead
 from .lvis import CompatLVISMetric
 from .tta import InstanceTTAModel
 
@@ -9,8 +9,8 @@ __all__ = [
     'CBChannelMapper',
     'CBDINO',
     'CBInternImage',
-    'CompatDINO',
-    'CompatDINOHead',
+    'PublishedDINO',
+    'PublishedDINOHead',
     'CompatLVISMetric',
     'InstanceTTAModel',
 ]

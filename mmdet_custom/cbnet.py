@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmcv_custom import InternImage
 
-from .dino import CompatDINO
+from .dino import PublishedDINO
 
 
 class LeadInternImage(InternImage):
@@ -131,13 +131,13 @@ class CBChannelMapper(ChannelMapper):
 
 
 @MODELS.register_module()
-class CBDINO(CompatDINO):
+class CBDINO(PublishedDINO):
     """DINO on a composite backbone: learns from the features of both, and detects with those of the second.
 
     Args:
         assistant_loss_weight: Factor on the losses of the first backbone's features. Their names begin with
             ``assistant.``.
-        **options: :class:`CompatDINO`'s arguments. The backbone must be a :class:`CBInternImage`, the neck a
+        **options: :class:`PublishedDINO`'s arguments. The backbone must be a :class:`CBInternImage`, the neck a
             :class:`CBChannelMapper`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""DINO (https://arxiv.org/abs/2203.03605) as the published InternImage detectors have it."""
+"""DINO (https://arxiv.org/abs/2203.03605) with the results of the published InternImage detectors."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mmdet.models.layers import MLP, DinoTransformerDecoder, coordinate_to_encod
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-# Coordinates nearer than this to 0 or 1 count as this far from them. mmdet's decoder agrees, its head has 1e-5.
+# The inverse sigmoid keeps coordinates this far from 0 and 1. mmdet's decoder has the same value, its head 1e-5.
 EPSILON = 1e-3
 
 
-class CompatDINODecoder(DinoTransformerDecoder):
-    """mmdet's decoder with E/2 sine features per coordinate of a reference box, whatever the release of mmdet.
+class PublishedDINODecoder(DinoTransformerDecoder):
+    """mmdet's decoder with E/2 sine features per coordinate of a reference box; E is the width of the queries.
 
-    E is the width of the queries. mmdet up to 3.3.0 has 128 features, which is the same for E = 256; the onedl fork has
-    E, with which no earlier checkpoint fits.
+    mmdet up to 3.3.0 has 128 features, which is the same for E = 256. The onedl fork has E features, which no published
+    checkpoint fits.
     """
 
     def _init_layers(self) -> None:
         super()._init_layers()
         if not self.return_intermediate:
-            raise ValueError('decoder.return_intermediate must be True: the head of DINO judges every layer, got False')
+            raise ValueError('decoder.return_intermediate must be True: the head of DINO reads every layer, got False')
         self.ref_point_head = MLP(2 * self.embed_dims, self.embed_dims, self.embed_dims, 2)
 
     def forward(
@@ -42,8 +42,8 @@ class CompatDINODecoder(DinoTransformerDecoder):
         Args:
             query: (N, Q, E).
             reference_points: Boxes to start from, (N, Q, 4): centre and size over the image's, in [0, 1].
-            valid_ratios: Share of width and height that the image fills in each feature level, (N, levels, 2).
-            reg_branches: What predicts the change of the boxes, one per layer.
+            valid_ratios: Fraction of width and height that the image fills in each feature level, (N, levels, 2).
+            reg_branches: Modules that predict the change of the boxes, one per layer.
             **layer_inputs: Passed to every layer.
 
         Returns:
@@ -52,7 +52,7 @@ class CompatDINODecoder(DinoTransformerDecoder):
         """
         scale = valid_ratios.repeat(1, 1, 2)[:, None]
         states, references = [], [reference_points]
-        for layer, reg_branch in zip(self.layers, reg_branches, strict=False):  # the encoder has the last branch
+        for layer, reg_branch in zip(self.layers, reg_branches, strict=False):  # the last branch is the encoder's
             boxes = reference_points[:, :, None] * scale
             encoding = coordinate_to_encoding(boxes[:, :, 0], num_feats=self.embed_dims // 2)
             query = layer(
@@ -70,11 +70,11 @@ class CompatDINODecoder(DinoTransformerDecoder):
 
 
 @MODELS.register_module()
-class CompatDINO(DINO):
-    """mmdet's DINO, into which checkpoints of the official InternImage and of mmdet up to 3.3.0 load.
+class PublishedDINO(DINO):
+    """mmdet's DINO, for checkpoints of the official InternImage and of mmdet up to 3.3.0.
 
-    All arguments are mmdet's. The names of the parameters are mmdet's too; for those of the official checkpoints see
-    :func:`mmcv_custom.convert_state_dict`.
+    Arguments and parameter names are mmdet's. :func:`mmcv_custom.convert_state_dict` gives official checkpoints these
+    names.
     """
 
     decoder: Any  # a config until _init_layers
@@ -82,20 +82,20 @@ class CompatDINO(DINO):
     def _init_layers(self) -> None:
         decoder = self.decoder
         super()._init_layers()
-        self.decoder = CompatDINODecoder(**decoder)
+        self.decoder = PublishedDINODecoder(**decoder)
 
 
 @MODELS.register_module()
-class CompatDINOHead(DINOHead):
-    """mmdet's head with the official epsilon in the inverse sigmoid, which moves boxes at the image's border."""
+class PublishedDINOHead(DINOHead):
+    """mmdet's head with the official epsilon in the inverse sigmoid, which affects boxes at the image's border."""
 
     def forward(self, hidden_states: Tensor, references: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Scores and boxes of every decoder layer.
 
         Args:
             hidden_states: (layers, N, Q, E).
-            references: Boxes before each layer, (N, Q, 4), centre and size in [0, 1]; those after the last are not
-                used.
+            references: Boxes before each layer, (N, Q, 4), centre and size in [0, 1]. Boxes after the last layer are
+                not used.
 
         Returns:
             Logits (layers, N, Q, classes) and boxes (layers, N, Q, 4), centre and size in [0, 1].

@@ -14,9 +14,9 @@ FLIPPED_AXES = {'horizontal': (-1,), 'vertical': (-2,), 'diagonal': (-2, -1)}
 
 @MODELS.register_module()
 class InstanceTTAModel(DetTTAModel):
-    """Merges the instances of several views of an image by suppressing those whose boxes overlap better ones.
+    """Takes the arguments of mmdet's DetTTAModel and merges masks too.
 
-    The mask of a remaining instance is that of its own view; mmdet's model, of which the arguments are, refuses masks.
+    Non-maximum suppression over the boxes of all views selects the instances. Each keeps the mask of its own view.
     """
 
     def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:

@@ -1,12 +1,12 @@
-"""What only segmentation needs."""
+"""Segmentation: Mask2Former as published, datasets, test-time augmentation and the file of predictions."""
 
 from .datasets import MapillaryCityscapesDataset, NYUDepthV2Dataset
 from .dump import DumpSegResults
-from .mask2former import CompatMask2FormerHead
+from .mask2former import PublishedMask2FormerHead
 from .transforms import MultiScaleFlip
 
 __all__ = [
-    'CompatMask2FormerHead',
+    'PublishedMask2FormerHead',
     'DumpSegResults',
     'MapillaryCityscapesDataset',
     'MultiScaleFlip',

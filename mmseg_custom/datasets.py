@@ -1,4 +1,4 @@
-"""Data sets of published results that mmseg lacks."""
+"""Datasets of published results that mmseg lacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 from mmseg.datasets import ADE20KDataset, BaseSegDataset, CityscapesDataset, MapillaryDataset_v1
 
 IGNORED = 255
-# The classes of Mapillary Vistas v1.2 that make up each of Cityscapes', in its order.
+# For each class of Cityscapes, in its order, the classes of Mapillary Vistas v1.2 that it is made of.
 CITYSCAPES_FROM_MAPILLARY: dict[str, tuple[str, ...]] = {
     'road': ('Road', 'Lane Marking - General', 'Manhole'),
     'sidewalk': ('Curb', 'Sidewalk'),
@@ -35,16 +35,16 @@ CITYSCAPES_FROM_MAPILLARY: dict[str, tuple[str, ...]] = {
 
 @DATASETS.register_module()
 class MapillaryCityscapesDataset(BaseSegDataset):
-    """Mapillary Vistas v1.2 with the 19 classes of Cityscapes; pixels of all other classes are ignored.
+    """Mapillary Vistas v1.2 with the 19 classes of Cityscapes. Pixels of all other classes are ignored.
 
-    The published models of Cityscapes were trained on it first.
+    Published models of Cityscapes were pre-trained on it.
     """
 
     METAINFO = CityscapesDataset.METAINFO
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict[int, int]:
-        """From Mapillary's 66 labels to those of Cityscapes.
+        """Maps Mapillary's 66 labels to those of Cityscapes.
 
         Raises:
             ValueError: ``new_classes`` are given and not those of Cityscapes.
@@ -60,9 +60,9 @@ class NYUDepthV2Dataset(BaseSegDataset):
     """NYU Depth v2 with 40 classes. Label 0 is ignored, labels 1 to 40 become 0 to 39.
 
     Args:
-        img_suffix: End of the images' names.
-        seg_map_suffix: End of the label images' names.
-        kwargs: As of ``BaseSegDataset``.
+        img_suffix: Suffix of the images' names.
+        seg_map_suffix: Suffix of the label images' names.
+        kwargs: Arguments of ``BaseSegDataset``.
     """
 
     METAINFO = dict(

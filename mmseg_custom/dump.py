@@ -1,4 +1,4 @@
-"""Predictions of a segmentor as a file."""
+"""Writes the predictions of a segmentor to a file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mmengine.registry import METRICS
 
 @METRICS.register_module()
 class DumpSegResults(DumpResults):
-    """Writes label maps to a pickle file, and leaves out the logits, hundreds of times as large.
+    """Writes label maps to a pickle file, without the logits, which are hundreds of times larger.
 
     One dict per image: ``img_path``, and ``pred_sem_seg``, an integer tensor (H, W), 8 bits if the classes fit.
     """
 
     def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
-        """Keep the predictions of one batch."""
+        """Keeps the predictions of one batch."""
         dtype = torch.uint8 if len(self.dataset_meta['classes']) < 256 else torch.int16
         for prediction in predictions:
             labels = prediction['pred_sem_seg']['data'].squeeze(0)

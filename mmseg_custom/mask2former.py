@@ -11,21 +11,21 @@ from torch import Tensor
 
 
 @MODELS.register_module()
-class CompatMask2FormerHead(Mask2FormerHead):
-    """mmseg's Mask2Former head, with the predictions of the official segmentors.
+class PublishedMask2FormerHead(Mask2FormerHead):
+    """mmseg's Mask2Former head with the predictions of the official segmentors.
 
-    The published models form the map of classes, the softmax of the class scores times the sigmoid of the masks, at the
-    masks' resolution of a quarter of the input's, and enlarge that. mmseg's head enlarges the masks' logits first.
-    Arguments, parameters and losses are those of mmseg's head.
+    The published models compute the class map, the softmax of the class scores times the sigmoid of the masks, at the
+    masks' resolution, a quarter of the input's, and enlarge it. mmseg's head enlarges the masks' logits first.
+    Arguments, parameters and losses are mmseg's.
     """
 
     def predict(self, x: tuple[Tensor, ...], batch_img_metas: list[dict], test_cfg: dict | None) -> Tensor:
-        """The map of classes: (N, num_classes, H, W), between 0 and the number of queries.
+        """The class map: (N, num_classes, H, W), between 0 and the number of queries.
 
         Args:
             x: Features (N, C, H/4, W/4), (N, 2C, H/8, W/8), (N, 4C, H/16, W/16) and (N, 8C, H/32, W/32).
-            batch_img_metas: What the pipeline noted about each image. H and W are those of the first ``pad_shape``, or
-                ``img_shape`` if it was not padded or is a window of the image.
+            batch_img_metas: Meta information of each image. H and W are the first one's ``pad_shape``, or ``img_shape``
+                if it was not padded or is a window of the image.
             test_cfg: Unused.
         """
         scores, masks = self(x, [SegDataSample(metainfo=meta) for meta in batch_img_metas])  # of every decoder layer

@@ -1,4 +1,4 @@
-"""The views of an image that published multi-scale results average."""
+"""Test-time augmentation of published multi-scale results."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mmengine.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class MultiScaleFlip(TestTimeAug):
-    """An image in several sizes, each as it is and mirrored, packed for the model.
+    """Packs an image in several sizes, each with and without a horizontal flip.
 
-    Sizes are relative to that of the plain test pipeline, and not, as in mmseg's own configs, to that of the image.
+    Sizes are relative to the plain test pipeline's, not to the image's as in mmseg's own configs.
 
     Args:
-        scale: Width and height within which ratio 1 fits the image.
-        ratios: Factors on ``scale``; by default the six of the official ``test.py --aug-test``.
+        scale: Width and height into which the image fits at ratio 1.
+        ratios: Factors on ``scale``; the six of the official ``test.py --aug-test`` by default.
         size_divisor: Each size is stretched to a multiple of this.
     """
 

@@ -17,7 +17,9 @@ QUERIES = 30
 BACKBONE = dict(type='InternImage', channels=16, depths=[1, 1, 1, 1], groups=[1, 2, 4, 8], out_indices=(1, 2, 3))
 
 
-def build_dino(detector: str = 'CompatDINO', head: str = 'CompatDINOHead', width: int = WIDTH, **changes: Any) -> Any:
+def build_dino(
+    detector: str = 'PublishedDINO', head: str = 'PublishedDINOHead', width: int = WIDTH, **changes: Any
+) -> Any:
     """A detector of two encoder and two decoder layers; ``changes`` go into the model's config."""
     attention = dict(embed_dims=width)
     ffn = dict(embed_dims=width, feedforward_channels=width)

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS
 
 from mmcv_custom import convert_state_dict
-from mmdet_custom import CompatDINO, CompatDINOHead
+from mmdet_custom import PublishedDINO, PublishedDINOHead
 from tests.mmdet.detectors import CLASSES, QUERIES, WIDTH, build_dino, make_samples, without_gradient
 from tests.support import golden_weights, load_tensors
 
@@ -47,7 +47,7 @@ def test_stock_dino_cannot_be_the_published_one():
         model.predict(golden['img'], make_samples(golden['img_shape']))
 
 
-@pytest.mark.parametrize('head, is_official', [('CompatDINOHead', True), ('DINOHead', False)])
+@pytest.mark.parametrize('head, is_official', [('PublishedDINOHead', True), ('DINOHead', False)])
 def test_boxes_at_the_border(head, is_official):
     """Official: coordinates within 1e-3 of 0 and 1 count as 1e-3 from them."""
     head = build_dino(head=head).bbox_head.eval()
@@ -83,9 +83,9 @@ def test_training_reaches_every_parameter(objects):
 @pytest.mark.parametrize('scope', ['mmdet', 'mmengine'])
 def test_registered_for_every_scope(scope):
     registry = __import__(f'{scope}.registry', fromlist=['MODELS']).MODELS
-    assert registry.get('CompatDINO') is CompatDINO
-    assert registry.get('CompatDINOHead') is CompatDINOHead
-    assert MODELS.get('CompatDINO') is CompatDINO
+    assert registry.get('PublishedDINO') is PublishedDINO
+    assert registry.get('PublishedDINOHead') is PublishedDINOHead
+    assert MODELS.get('PublishedDINO') is PublishedDINO
 
 
 def test_published_size():

@@ -34,7 +34,7 @@ def build(config: str, golden: dict[str, Tensor], head: dict[str, Any], **change
     return model.eval()
 
 
-def build_mask2former(golden: dict[str, Tensor], head: str = 'CompatMask2FormerHead', **changes: Any) -> Any:
+def build_mask2former(golden: dict[str, Tensor], head: str = 'PublishedMask2FormerHead', **changes: Any) -> Any:
     attention, ffn = dict(embed_dims=64, num_heads=8), dict(embed_dims=64, feedforward_channels=128)
     layer, position = dict(self_attn_cfg=attention, ffn_cfg=ffn), dict(num_feats=32)
     small = dict(

@@ -1,7 +1,7 @@
 # DINO with four feature levels, without a backbone. mmdet's dino-4scale_r50_8xb2-12e_coco.py has most of these numbers
 # but cannot be the base: it also holds a dataset and a schedule, and two bases may not define the same variable.
 model = dict(
-    type='CompatDINO',
+    type='PublishedDINO',
     num_queries=900,
     with_box_refine=True,
     as_two_stage=True,
@@ -40,7 +40,7 @@ model = dict(
         post_norm_cfg=None,
     ),
     bbox_head=dict(
-        type='CompatDINOHead',
+        type='PublishedDINOHead',
         num_classes=80,
         sync_cls_avg_factor=True,
         loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),

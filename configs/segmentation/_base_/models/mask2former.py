@@ -10,7 +10,7 @@ model = dict(
         seg_pad_val=255,
     ),
     decode_head=dict(
-        type='CompatMask2FormerHead',
+        type='PublishedMask2FormerHead',
         feat_channels=256,
         out_channels=256,
         num_queries=100,
