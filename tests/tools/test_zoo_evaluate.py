@@ -15,7 +15,7 @@ from mmcv_custom import zoo
 from tools import evaluate_zoo
 from tools.evaluate_zoo import Comparison, compare, move_data
 
-from .conftest import ROOT, Run
+from tests.support import ROOT, Run
 
 NAME = 'mask-rcnn_internimage-t_fpn_1x_coco'
 OFFICIAL_NAME = 'mask_rcnn_internimage_t_fpn_1x_coco'

@@ -13,7 +13,7 @@ from mmengine.fileio import load
 from mmengine.registry import METRICS
 
 from mmcv_custom import zoo
-from mmcv_custom.arch import PRESETS
+from mmcv_custom.models.arch import PRESETS
 from mmcv_custom.zoo import __main__ as cli
 from mmcv_custom.zoo import page
 from tools.analysis import make_zoo
