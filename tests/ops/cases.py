@@ -1,4 +1,4 @@
-"""Inputs shared by the operator's tests."""
+"""Inputs, results and comparisons that the operator's tests share."""
 
 from __future__ import annotations
 
@@ -56,8 +56,10 @@ def make_case(
     seed: int = 0,
     requires_grad: bool = False,
 ) -> Case:
-    """Random input and masks (logits, or their softmax), and offsets of a few ``spread`` pixels that keep off the kinks
-    at integers."""
+    """Random input, offsets of the order of ``spread`` pixels, and masks (logits, or their softmax).
+
+    Offsets keep a distance from integers, where the gradient jumps.
+    """
     generator = torch.Generator().manual_seed(seed)
     rows, columns = geometry.output_size(*size)
     samples = geometry.groups * geometry.points
@@ -72,11 +74,10 @@ def make_case(
 
 
 def load_golden(name: str, dtype: torch.dtype = torch.float64) -> tuple[Case, dict[str, Tensor]]:
-    """A measured case of the official operator: the call, and its results under the names output, grad_output,
-    grad_input, grad_offset, grad_mask.
+    """A recorded call of the official operator, and its output, grad_output, grad_input, grad_offset and grad_mask.
 
-    At positions that are exactly integers the official reference's offset gradient depends on rounding; there the
-    results hold what the floor rule gives.
+    At exactly integer positions the offset gradient of the official reference depends on rounding; there grad_offset is
+    that of the floor rule.
     """
     with np.load(DATA / f'{name}.npz') as file:
         arrays = {key: torch.from_numpy(file[key]) for key in file.files if file[key].dtype == np.float64}
@@ -89,7 +90,7 @@ def load_golden(name: str, dtype: torch.dtype = torch.float64) -> tuple[Case, di
 
 
 def oracle(case: Case) -> Tensor:
-    """DCNv3 as nested loops over the definition, in Python numbers."""
+    """DCNv3 as nested loops that follow the definition, in Python numbers."""
     (kh, kw), (sh, sw), (ph, pw), (dh, dw), groups, scale, mask_is_logits = case.geometry
     batch, height, width, channels = case.input.shape
     rows, columns = case.geometry.output_size(height, width)
@@ -128,6 +129,6 @@ def gradients(output: Tensor, case: Case, grad_output: Tensor) -> Sequence[Tenso
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest magnitude of what is expected."""
+    """Largest difference, divided by the largest expected magnitude."""
     scale = expected.abs().max().item() or 1.0
     return (actual.detach().double().cpu() - expected.double().cpu()).abs().max().item() / scale

@@ -1,4 +1,4 @@
-"""How the libraries are built: choice of architectures and compiler, and the switches."""
+"""How the libraries are built: the sources, the choice of architectures and compiler, and the variables."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def _setup(tmp_path: Path, force: str) -> subprocess.CompletedProcess:
 
 
 def test_force_cuda(tmp_path):
-    """Without nvcc: an error where CUDA was demanded, a note where nothing was said, silence where it was declined."""
-    demanded, unsaid, declined = (_setup(tmp_path, force) for force in ('1', '', '0'))
-    assert demanded.returncode == 1 and 'FORCE_CUDA=1, but no nvcc was found' in demanded.stderr
-    assert unsaid.returncode == 0 and 'no nvcc found, building the CPU operator only' in unsaid.stdout
-    assert declined.returncode == 0 and 'nvcc' not in declined.stdout
+    """Without nvcc: an error where CUDA is required, a note where FORCE_CUDA is empty, nothing where it is skipped."""
+    required, empty, skipped = (_setup(tmp_path, force) for force in ('1', '', '0'))
+    assert required.returncode == 1 and 'FORCE_CUDA=1, but no nvcc was found' in required.stderr
+    assert empty.returncode == 0 and 'no nvcc found, building the CPU operator only' in empty.stdout
+    assert skipped.returncode == 0 and 'nvcc' not in skipped.stdout
 
 
 def test_force_cuda_must_be_0_or_1(tmp_path):
@@ -75,7 +75,7 @@ def test_force_cuda_must_be_0_or_1(tmp_path):
     assert result.returncode == 1 and "FORCE_CUDA must be 0, 1 or unset, got 'yes'" in result.stderr
 
 
-def test_fingerprint_tells_other_build(monkeypatch, tmp_path):
+def test_source_hash_reveals_other_sources(monkeypatch, tmp_path):
     built = extension.describe()
     assert built['cpu']['source_hash'] == built['source_hash'] and not built['cpu']['stale']
     (tmp_path / 'kernel.cpp').write_text('int x;')

@@ -1,4 +1,4 @@
-"""What only the CPU kernel promises: every instruction set, the same bits for any number of threads."""
+"""The CPU kernel: correct for every instruction set, and the same bits for any number of threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ops_dcnv3 import dcnv3, dcnv3_reference, extension
 from ops_dcnv3.arguments import Geometry
 from tests.ops.cases import PLAIN, gradients, make_case, relative_error
 
-STRIDED = Geometry((3, 3), (2, 2), (2, 2), (2, 2), 20, 1.5)  # more groups than are planned at a time
+STRIDED = Geometry((3, 3), (2, 2), (2, 2), (2, 2), 20, 1.5)  # more groups than one chunk of the plan
 
 ISAS = extension.describe()['cpu']['isas']
 
@@ -66,7 +66,7 @@ def threads():
 @pytest.mark.parametrize('size', [(37, 23), (1, 3000), (2, 2500)])
 @pytest.mark.parametrize('mask_is_logits', [False, True])
 def test_same_bits_for_any_number_of_threads(mask_is_logits, size, batch, dtype, threads):
-    """Offsets of several pixels, so that samples cross from every band of pixels to others; short and long rows."""
+    """Offsets of several pixels, so that every band of pixels samples other bands; short and long rows."""
     case = make_case(
         PLAIN._replace(mask_is_logits=mask_is_logits),
         batch,
@@ -92,8 +92,8 @@ def test_same_bits_for_any_number_of_threads(mask_is_logits, size, batch, dtype,
 
 @pytest.mark.parametrize('size', [(37, 23), (1, 3000), (2, 2500)])
 @pytest.mark.parametrize('number', [1, 3, 8])
-def test_bands_and_pieces_are_put_together(number, size, threads):
-    """In float64: at column 3000 a position in float32 may fall on the other side of a pixel, where slopes jump."""
+def test_bands_and_chunks_add_up(number, size, threads):
+    """In float64: at column 3000 rounding in float32 may move a position across a pixel, where the gradient jumps."""
     threads(number)
     case = make_case(STRIDED, 1, size, group_channels=4, dtype=torch.float64, spread=6, requires_grad=True)
     output, expected = dcnv3(*case.args), dcnv3_reference(*case.args)
@@ -107,7 +107,7 @@ def test_bands_and_pieces_are_put_together(number, size, threads):
 
 
 @pytest.mark.parametrize('needed', [0, 1, 2])
-def test_gradients_that_are_wanted_alone_are_the_same(needed, threads):
+def test_a_gradient_computed_alone_is_the_same(needed, threads):
     threads(3)
     case = make_case(PLAIN, 1, (37, 23), group_channels=16, dtype=torch.float32, spread=6, requires_grad=True)
     output = dcnv3(*case.args)
@@ -118,7 +118,7 @@ def test_gradients_that_are_wanted_alone_are_the_same(needed, threads):
 
 
 def test_large_images_agree_across_threads(threads):
-    """Enough work that more than one thread takes part."""
+    """Large enough that more than one thread works on them."""
     threads(4)
     case = make_case(PLAIN, 2, (64, 96), group_channels=16, dtype=torch.float32, spread=3, requires_grad=True)
     output, expected = dcnv3(*case.args), dcnv3_reference(*case.args)

@@ -1,5 +1,8 @@
-"""The CUDA kernels on the CPU, thread by thread, where a GPU's threads would run at once: what they compute, that they
-wait for each other, and that they touch nothing beyond their tensors. Not how a GPU's compiler translates them."""
+"""The CUDA kernels emulated on the CPU, one thread after the other.
+
+This tests what the kernels compute, that their threads wait for each other, and that they access nothing outside their
+tensors. It does not test the code that nvcc generates.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from tests.ops.cases import ASYMMETRIC, Case, make_case, relative_error
 SOURCE = Path(__file__).parent / 'emulation' / 'kernels.cpp'
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 TOLERANCES = dict(zip(DTYPES, (1e-13, 2e-6, 1e-2, 1e-3), strict=True))
-GUARD = 64  # numbers before and after a tensor's, NaN
+GUARD = 64  # NaNs before and after the numbers of a tensor
 
 SQUARE = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 2, 1.0)
 GEOMETRIES = {
@@ -53,12 +56,12 @@ def compile_kernels(folder: Path, arch: int) -> ctypes.CDLL:
 
 @pytest.fixture(scope='module')
 def kernels(folder: Path) -> ctypes.CDLL:
-    """As for sm_90."""
+    """Compiled as for sm_90."""
     return compile_kernels(folder, 900)
 
 
 def guarded(tensor: Tensor) -> Tensor:
-    """A copy whose surroundings are NaN."""
+    """A copy with NaN before and after it in memory."""
     memory = torch.full((tensor.numel() + 2 * GUARD,), float('nan'), dtype=tensor.dtype)
     return memory[GUARD:-GUARD].view(tensor.shape).copy_(tensor)
 
@@ -154,7 +157,7 @@ def check(kernels: ctypes.CDLL, name: str, group_channels: int, dtype: torch.dty
 @pytest.mark.parametrize(
     'name, group_channels', [('square', 16), ('square', 5), ('asymmetric', 1), ('asymmetric', 24), ('row', 8)]
 )
-def test_the_kernels_compute_what_the_cpu_computes(kernels, name, group_channels, dtype, logits):
+def test_the_kernels_match_the_cpu_operator(kernels, name, group_channels, dtype, logits):
     check(kernels, name, group_channels, dtype, logits)
 
 
@@ -168,7 +171,7 @@ def test_without_vector_atomics(folder):
 
 
 def test_fixed_point_does_not_depend_on_the_order(kernels):
-    """As it does on that of blocks and threads in floating point."""
+    """A sum in floating point depends on the order of blocks and threads."""
     case = make_case(SQUARE, batch=3, size=(9, 8), group_channels=16, dtype=torch.float32)
     grad_output = torch.randn(3, 9, 8, 32)
     grids = [(1, 1), (3, 1), (2, 3)]
@@ -177,7 +180,7 @@ def test_fixed_point_does_not_depend_on_the_order(kernels):
         assert all(torch.equal(result, results[0]) for result in results) == deterministic
 
 
-def test_fixed_point_of_what_is_not_finite_is_nan(kernels):
+def test_fixed_point_of_gradients_that_are_not_finite_is_nan(kernels):
     case = make_case(SQUARE, group_channels=4, dtype=torch.float32)
     for value in (float('nan'), float('inf')):
         grad_output = torch.ones(2, 5, 4, 8)
@@ -192,7 +195,7 @@ def test_fixed_point_of_weights_that_are_not_finite_is_nan(value, logits, kernel
     case = make_case(SQUARE, group_channels=4, dtype=torch.float32)
     case.mask[0] = value
     grad_input = Emulation(kernels, case, logits).backward(torch.full((2, 5, 4, 8), 1e30), True)[0]
-    # Equal logits, however large, are equal weights; as a weight, times such a gradient, 1e30 is beyond float32.
+    # Equal logits, however large, give equal weights. A weight of 1e30 times this gradient overflows float32.
     assert grad_input.isfinite().all() if logits and value == 1e30 else grad_input.isnan().all()
 
 

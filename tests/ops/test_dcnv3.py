@@ -50,12 +50,12 @@ def test_matches_golden(name, operator, dtype, tolerance, device):
     grads = gradients(output, case, expected['grad_output'].to(device, dtype))
     assert relative_error(output, expected['output']) < tolerance
     for key, grad in zip(('grad_input', 'grad_offset', 'grad_mask'), grads, strict=True):
-        # At exactly integer positions only the compiled operator promises a side for the gradient of the offset.
+        # At exactly integer positions only the compiled operator follows the floor rule for the offset gradient.
         if not (key == 'grad_offset' and 'zero_offset' in name and operator is dcnv3_reference):
             assert relative_error(grad, expected[key]) < tolerance, key
 
 
-def test_goldens_tell_a_wrong_operator():
+def test_goldens_detect_a_wrong_operator():
     case, expected = load_golden('dcnv3_core_k3_base')
     shifted = dcnv3(case.input, case.offset + 1e-3, case.mask, *case.geometry)
     assert relative_error(shifted, expected['output']) > 1e-5
@@ -67,7 +67,7 @@ def test_goldens_tell_a_wrong_operator():
 @pytest.mark.parametrize('group_channels', [1, 2, 3, 4, 7, 8, 15, 16, 20, 32, 33, 48, 70, 300])
 @pytest.mark.parametrize('groups', [1, 3, 20])
 def test_any_channels_per_group(group_channels, groups, device):
-    """Every mixture of packs and remainders, and more groups than one chunk of the plan holds."""
+    """Vectors with and without a remainder, and more groups than one chunk of the plan."""
     geometry = ASYMMETRIC._replace(groups=groups)
     case = make_case(geometry, batch=1, group_channels=group_channels, requires_grad=True).to(device)
     grad_output = torch.randn_like(dcnv3_reference(*case.args))
@@ -93,7 +93,7 @@ def test_gradcheck(operator, geometry):
     ids=['fp64', 'fp32', 'bf16', 'fp16'],
 )
 def test_dtypes(dtype, tolerance, mask_is_logits, operator, device):
-    """Against float64 on the same, already rounded numbers; so the tolerance holds what the operator itself adds."""
+    """Against float64 on the same rounded numbers, so that only the operator's own error counts."""
     geometry = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 2, 1.0, mask_is_logits)
     case = make_case(geometry, size=(40, 60), group_channels=16, dtype=dtype, requires_grad=True).to(device)
     exact = case.to(torch.float64)
@@ -111,8 +111,8 @@ def test_dtypes(dtype, tolerance, mask_is_logits, operator, device):
 @pytest.mark.parametrize('operator', OPERATORS)
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
 @pytest.mark.parametrize('device', DEVICES)
-def test_logits_are_those_of_softmax(dtype, operator, device):
-    """Also where only the difference to the largest can be exponentiated, or some weights are exactly zero."""
+def test_logits_equal_a_softmax_before_the_operator(dtype, operator, device):
+    """Also where exp of a logit itself would overflow, or some weights are exactly zero."""
     case = make_case(dtype=dtype, requires_grad=True).to(device)
     logits = torch.randn_like(case.mask).unflatten(-1, (2, 6)) * 5
     logits[0] += torch.tensor([1e4, -1e4], dtype=dtype, device=device)[:, None]
@@ -131,16 +131,16 @@ def test_logits_are_those_of_softmax(dtype, operator, device):
 
 
 @pytest.mark.parametrize('operator', OPERATORS)
-def test_a_logit_that_is_not_a_number_spoils_its_group_only(operator):
+def test_a_nan_logit_affects_its_group_only(operator):
     case = make_case(LOGITS)
     case.mask[0, 0, 0, 7] = torch.nan
-    spoilt = operator(*case.args).isnan()
-    assert spoilt[0, 0, 0, 3:].all() and spoilt.sum() == 3
+    is_nan = operator(*case.args).isnan()
+    assert is_nan[0, 0, 0, 3:].all() and is_nan.sum() == 3
 
 
 @pytest.mark.parametrize('operator', OPERATORS)
 def test_16_bit_positions_are_computed_in_float32(operator):
-    """bfloat16 holds integers to 256 only: positions of its own precision would miss by whole pixels."""
+    """bfloat16 represents all integers only up to 256: positions in bfloat16 would be wrong by whole pixels."""
     geometry = Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1, 1.0)
     input = torch.arange(600.0).bfloat16().view(1, 1, 600, 1)
     offset, mask = torch.zeros(1, 1, 600, 2), torch.ones(1, 1, 600, 1)
@@ -215,26 +215,26 @@ def test_gradients_only_where_needed(wanted):
 @pytest.mark.parametrize('operator', OPERATORS)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), float('-inf'), 1e30, -1e30, 3e9, -3e9, 60000.0])
-def test_wild_offsets_sample_nothing(value, dtype, operator, device):
+def test_extreme_offsets_sample_nothing(value, dtype, operator, device):
     case = make_case(dtype=dtype).to(device)
     offset = case.offset.clone()
     offset[:, 0, 0] = value
-    wild = type(case)(case.input, offset, case.mask, case.geometry)
-    for tensor in wild.tensors:
+    extreme = type(case)(case.input, offset, case.mask, case.geometry)
+    for tensor in extreme.tensors:
         tensor.requires_grad_()
-    output = operator(*wild.args)
+    output = operator(*extreme.args)
     assert torch.all(output[:, 0, 0] == 0)
     torch.testing.assert_close(output[:, 1:], operator(*case.args)[:, 1:], rtol=0, atol=0)
     assert output[:, 1:].abs().max() > 0
     output.sum().backward()
-    assert all(torch.isfinite(t.grad).all() for t in wild.tensors)
-    assert torch.all(wild.offset.grad[:, 0, 0] == 0) and torch.all(wild.mask.grad[:, 0, 0] == 0)
+    assert all(torch.isfinite(t.grad).all() for t in extreme.tensors)
+    assert torch.all(extreme.offset.grad[:, 0, 0] == 0) and torch.all(extreme.mask.grad[:, 0, 0] == 0)
 
 
 @pytest.mark.parametrize('bits', [0x7FC00000, 0x7FFFFFFF, 0x7FC00001, -1])
 @pytest.mark.parametrize('point', range(6))
 def test_any_nan_among_the_logits_reaches_the_output(point, bits):
-    """Whatever its bits; GPUs make others than CPUs."""
+    """Whatever its bits: those of a GPU's NaN differ from a CPU's."""
     case = make_case(LOGITS, dtype=torch.float32)
     case.mask[0, 0, 0, point] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
     output = dcnv3(*case.args).unflatten(-1, (2, -1))
@@ -242,8 +242,8 @@ def test_any_nan_among_the_logits_reaches_the_output(point, bits):
     assert output.isnan().sum() == output.shape[-1]
 
 
-def test_infinite_pixels_stay_where_they_are():
-    """A sample beyond the border reads no pixel, not even with weight zero: zero times infinity would be NaN."""
+def test_samples_outside_read_no_pixel():
+    """Not even with weight zero: zero times infinity would be NaN."""
     case = make_case(Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1, 1.0), batch=1, group_channels=1)
     case.input[0, 0, 0] = float('inf')
     offset = torch.full_like(case.offset, 100.0)
@@ -307,14 +307,14 @@ def test_errors_name_argument_value_and_expectation(operator, name):
 
 
 def bare_arguments(**changes):
-    """Arguments of torch.ops.dcnv3, where pairs stay what they are given as."""
+    """Arguments of torch.ops.dcnv3, with a list of any length where a pair is expected."""
     arguments = _arguments(**changes)
     for key in ('kernel_size', 'stride', 'padding', 'dilation'):
         arguments[key] = [arguments[key]] * 2 if isinstance(arguments[key], int) else list(arguments[key])
     return list(arguments.values())
 
 
-# The schema refuses the first two. Nothing is read with a meta tensor among the arguments, nor by offset_scale.
+# The schema refuses the first two. With a meta tensor nothing is read, and offset_scale is never an index.
 NOT_BARE = ('kernel triple', 'kernel float', 'device', 'offset_scale')
 BARE_ERRORS = {name: ERRORS[name][0] for name in ERRORS if name not in NOT_BARE} | {
     'single number': dict(kernel_size=[1]),

@@ -62,8 +62,8 @@ def test_the_cpu_gradient_is_deterministic(deterministic):
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('logits', [False, True])
-def test_the_deterministic_gradient_is_the_same_and_always_the_same(deterministic, logits, dtype, device):
-    """On GPUs, where the other one adds up in any order."""
+def test_the_deterministic_gradient_is_correct_and_reproducible(deterministic, logits, dtype, device):
+    """On a GPU the other one sums in any order."""
     geometry = ASYMMETRIC._replace(mask_is_logits=logits)
     case = make_case(geometry, size=(20, 30), group_channels=16, dtype=dtype, requires_grad=True).to(device)
     grad_output = torch.randn_like(dcnv3(*case.args))
@@ -76,7 +76,7 @@ def test_the_deterministic_gradient_is_the_same_and_always_the_same(deterministi
 
 
 def test_forward_mode_is_refused():
-    """Not dropped silently, as torch does with operators that have no such formula."""
+    """torch would silently drop the tangents of an operator without a formula."""
     case = make_case()
     tangents = tuple(torch.ones_like(t) for t in case.tensors)
     with pytest.raises(RuntimeError, match='dcnv3 has no forward-mode derivative'):
@@ -135,7 +135,7 @@ def test_export(layer):
 
 
 def test_flop_counter_follows_the_official_rule():
-    """5 multiply-adds per output channel and point, two FLOPs each; the backward costs as much once for each side."""
+    """5 multiply-adds per output channel and point, two FLOPs each; the full backward costs two forwards."""
     case = make_case(requires_grad=True)
     rows, columns = ASYMMETRIC.output_size(5, 4)
     forward = 2 * 5 * 2 * rows * columns * 6 * ASYMMETRIC.points
@@ -172,8 +172,8 @@ def test_reference_can_be_forced():
     assert 'Warning' not in forced.stderr + free.stderr
 
 
-def test_fallback_warns_once_with_the_remedy():
-    """Without the library the reference serves, after one warning; with compile, without a graph break."""
+def test_fallback_warns_once_and_names_the_fix():
+    """Without the library the reference is used, after one warning; compiled, without a graph break."""
     without_library = """
 import importlib.util as util
 real = util.find_spec
@@ -196,7 +196,7 @@ print(torch.compile(layer, fullgraph=True, backend='eager')(torch.randn(1, 4, 4,
 
 
 def test_a_broken_library_is_reported():
-    """A library for another machine: the reference serves, and the warning holds the loader's words."""
+    """With a library that does not load the reference is used, and the warning quotes the loader."""
     result = _run(
         """
 import importlib

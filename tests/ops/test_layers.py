@@ -1,4 +1,4 @@
-"""The layers around the operator: same numbers as PyTorch's, by the faster of its operators."""
+"""The layers around the operator: the same results as PyTorch's layers, by the faster of PyTorch's operators."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def operators_of(layer: nn.Module, *inputs: Tensor) -> set[str]:
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('channels_first', [False, True])
-def test_linear_layers_compute_what_pytorch_does(shape, dtype, bias, channels_first):
+def test_linear_layers_match_pytorch(shape, dtype, bias, channels_first):
     torch.manual_seed(0)
     layer = Linear(6, 10, bias, dtype=dtype)
     x = torch.randn(shape, dtype=dtype)
@@ -52,7 +52,7 @@ def test_linear_layers_compute_what_pytorch_does(shape, dtype, bias, channels_fi
         torch.testing.assert_close(ours, theirs)
 
 
-def test_linear_layers_start_and_are_saved_as_in_pytorch():
+def test_linear_layers_initialize_and_save_as_in_pytorch():
     torch.manual_seed(0)
     ours = Linear(6, 10).state_dict()
     torch.manual_seed(0)
@@ -102,7 +102,7 @@ SCALABLE = {
     'another': lambda: nn.Sequential(nn.Linear(6, 10)),
 }
 AUTOCAST = [None, torch.bfloat16, torch.float16]
-SMALL, LARGE = (1, 2, 2, 6), (1, 8, 8, 6)  # an output below the size of a linear layer's weight, and above
+SMALL, LARGE = (1, 2, 2, 6), (1, 8, 8, 6)  # outputs smaller and larger than a linear layer's weight
 
 
 @pytest.mark.parametrize('layer', SCALABLE)
@@ -120,7 +120,7 @@ def test_scaled_layers_compute_scaled_outputs(layer, shape, dtype, autocast):
     inputs = (x, scale, *module.parameters())
     with torch.autocast('cpu', autocast, enabled=autocast is not None):
         output, expected = scaled(module, x, scale), scale * module(x)
-    # Scaled weights and scaled outputs are rounded at different places.
+    # Scaling weights and scaling outputs round differently.
     tolerance = {'rtol': 2e-2, 'atol': 2e-2} if autocast or dtype == torch.bfloat16 else {}
     torch.testing.assert_close(output, expected, **tolerance)
     grad = torch.randn_like(expected)
@@ -130,19 +130,19 @@ def test_scaled_layers_compute_scaled_outputs(layer, shape, dtype, autocast):
         torch.testing.assert_close(ours, theirs, **(tolerance and {'rtol': 5e-2, 'atol': 0.2}))
 
 
-def numbers_kept(function, *inputs: Tensor) -> int:
-    """How many numbers autograd keeps for the backward, other than those of the inputs."""
+def count_saved_numbers(function, *inputs: Tensor) -> int:
+    """How many numbers autograd saves for the backward, without those of the inputs."""
     known = {x.untyped_storage().data_ptr() for x in inputs}
-    kept: dict[int, Tensor] = {}
+    saved: dict[int, Tensor] = {}
 
     def pack(x: Tensor) -> Tensor:
         if x.untyped_storage().data_ptr() not in known:
-            kept[x.untyped_storage().data_ptr()] = x
+            saved[x.untyped_storage().data_ptr()] = x
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         function(*inputs)
-    return sum(x.numel() for x in kept.values())
+    return sum(x.numel() for x in saved.values())
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def numbers_kept(function, *inputs: Tensor) -> int:
     [
         (lambda: Linear(6, 10), 37, torch.float32, None, False),
         (lambda: Linear(6, 10), 37, torch.float32, torch.bfloat16, False),
-        # Small scales times weights vanish in float16, and are rounded twice in bfloat16.
+        # Weights times a small scale vanish in float16, and are rounded twice in bfloat16.
         (lambda: Linear(6, 10), 37, torch.float32, torch.float16, True),
         (lambda: Linear(6, 10), 37, torch.bfloat16, None, True),
         # The weight is larger than the output.
@@ -165,8 +165,8 @@ def test_scaled_layers_keep_no_output_where_that_is_exact_and_cheaper(layer, pos
     x = torch.randn(1, 1, positions, 6, dtype=dtype)
     scale = nn.Parameter(torch.ones(module(x).shape[-1], dtype=dtype))
     with torch.autocast('cpu', autocast, enabled=autocast is not None):
-        without = numbers_kept(lambda x, *_: module(x), x, scale, *module.parameters())
-        kept = numbers_kept(lambda x, scale, *_: scaled(module, x, scale), x, scale, *module.parameters())
+        without = count_saved_numbers(lambda x, *_: module(x), x, scale, *module.parameters())
+        kept = count_saved_numbers(lambda x, scale, *_: scaled(module, x, scale), x, scale, *module.parameters())
         outputs = module(x).numel()
     assert (kept - without >= outputs) == keeps_output, (kept, without, outputs)
 
@@ -197,7 +197,7 @@ def test_scaled_layers_export_for_any_size():
     for height in (2, 100):
         x = torch.randn(1, height, 1, 6)
         torch.testing.assert_close(exported.module()(x), model(x))
-    # Outputs are multiplied, not weights: the model may be converted to float16.
+    # The outputs are multiplied, not the weights: the model may be converted to float16.
     products = [node for node in exported.graph.nodes if 'mul' in str(node.target)]
     assert [node.meta['val'].dim() for node in products] == [4, 4]
 
@@ -206,13 +206,13 @@ def test_scaled_layers_are_compiled_once_for_all_sizes():
     model = Scaled()
     counter = CompileCounter()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counter)
-    for height in (2, 4, 5, 100):  # the first output has fewer numbers than the weight
+    for height in (2, 4, 5, 100):  # the first output is smaller than the weight
         x = torch.randn(1, height, 3, 6)
         torch.testing.assert_close(compiled(x), model(x))
     assert counter.frame_count == 1
 
 
-def test_hooks_that_know_of_inputs_only_leave_the_scale_alone():
+def test_hooks_on_inputs_keep_the_scale():
     layer, x, scale = Linear(6, 10), torch.randn(LARGE), torch.linspace(-1, 1, 10)
     expected = scale * layer(2 * x)
     layer.register_forward_pre_hook(lambda module, args: 2 * args[0])

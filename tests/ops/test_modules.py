@@ -31,7 +31,7 @@ def test_compiled_and_reference_share_parameters_and_results(options):
     torch.testing.assert_close(output, other(x), rtol=0, atol=1e-11)
 
 
-def test_fresh_layer_averages_a_regular_grid():
+def test_a_new_layer_averages_a_regular_grid():
     layer = DCNv3(16, 2)
     for name in ('offset', 'mask'):
         assert not any(p.any() for p in getattr(layer, name).parameters())
@@ -66,6 +66,11 @@ def test_published_parameter_names():
         'output_proj.weight': (64, 64),
         'output_proj.bias': (64,),
     }
+
+
+def test_repr():
+    text = repr(DCNv3(64, 4, padding=2, dilation=2))
+    assert text.startswith('DCNv3(\n  channels=64, groups=4, kernel_size=3, padding=2, dilation=2, offset_scale=1.0, ')
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

@@ -1,4 +1,4 @@
-"""DCNv3 over sequences: values, gradients, and that a causal layer knows nothing of the future."""
+"""DCNv3 over sequences: values, gradients, and that a causal layer ignores later positions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODES = pytest.mark.parametrize('causal', [False, True], ids=['centred', 'causal
 
 
 def make_layer(spread: float = 1.0, dtype: torch.dtype = torch.float64, **options) -> DCNv3_1d:
-    """A layer of random parameters, whose offsets are of the order of ``spread`` positions."""
+    """A layer with random parameters and offsets of the order of ``spread`` positions."""
     layer = DCNv3_1d(8, 2, **options)
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.4)
@@ -32,7 +32,7 @@ def make_layer(spread: float = 1.0, dtype: torch.dtype = torch.float64, **option
 
 
 def by_definition(layer: DCNv3_1d, x: Tensor) -> Tensor:
-    """The layer as a loop over samples, in float64."""
+    """The layer as a loop over samples."""
     batch, length, channels = x.shape
     values = layer.input_proj(x)
     context = layer.dw_conv(x.transpose(1, 2).unsqueeze(2))[:, 0, :length]
@@ -81,7 +81,7 @@ def test_gradcheck(causal):
     assert torch.autograd.gradcheck(run, (x, *parameters), fast_mode=True)
 
 
-def test_fresh_layers_average_a_regular_grid():
+def test_new_layers_average_a_regular_grid():
     x = torch.randn(1, 7, 8, dtype=torch.float64)
     for causal in (False, True):
         layer = DCNv3_1d(8, 2, dilation=2, causal=causal).double()
@@ -90,7 +90,7 @@ def test_fresh_layers_average_a_regular_grid():
         places = torch.arange(7).unsqueeze(1) - torch.tensor(shifts)
         valid = (places >= 0) & (places < 7)
         average = (projected[:, places.clamp(0, 6)] * valid.unsqueeze(-1)).sum(2) / 3
-        # Causal samples keep a gap, which mixes neighbours in that proportion.
+        # The gap of causal samples mixes neighbours in this proportion.
         atol = 2 * CAUSAL_GAP * projected.abs().max().item() if causal else 1e-12
         torch.testing.assert_close(layer(x), layer.output_proj(average), rtol=0, atol=atol)
 
@@ -99,8 +99,8 @@ def test_fresh_layers_average_a_regular_grid():
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('spread', [0.0, 1.0, 100.0])
 @pytest.mark.parametrize('kernel_size', [3, 9])
-def test_causal_outputs_do_not_know_the_future(kernel_size, spread, dtype, device):
-    """Neither its values nor whether they are numbers at all, whatever the offsets; bit for bit."""
+def test_causal_outputs_ignore_later_positions(kernel_size, spread, dtype, device):
+    """Bit for bit, for any offsets, and even where later positions are not finite."""
     layer = make_layer(spread, dtype, kernel_size=kernel_size, causal=True).to(device)
     x = torch.randn(2, 24, 8, dtype=dtype, device=device)
     expected = layer(x)
@@ -112,7 +112,7 @@ def test_causal_outputs_do_not_know_the_future(kernel_size, spread, dtype, devic
         assert not torch.equal(output[:, 10:], expected[:, 10:])
 
 
-def test_other_layers_do_know_the_future():
+def test_centred_outputs_depend_on_later_positions():
     layer = make_layer()
     x = torch.randn(2, 24, 8, dtype=torch.float64)
     other = x.clone()
@@ -121,11 +121,11 @@ def test_other_layers_do_know_the_future():
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize('fresh', [True, False])
-def test_causal_gradients_do_not_know_the_future(fresh, dtype):
-    """Samples at whole positions would: there the derivative by the position looks one further."""
+@pytest.mark.parametrize('is_new', [True, False])
+def test_causal_gradients_ignore_later_positions(is_new, dtype):
+    """Without the gap, the derivative of a sample at a whole position would read the next position."""
     options = dict(kernel_size=9, causal=True)
-    layer = DCNv3_1d(8, 2, **options).to(dtype) if fresh else make_layer(100.0, dtype, **options)
+    layer = DCNv3_1d(8, 2, **options).to(dtype) if is_new else make_layer(100.0, dtype, **options)
     x = torch.randn(2, 24, 8, dtype=dtype)
     other = torch.cat([x[:, :10], torch.randn(2, 14, 8, dtype=dtype)], 1)
     results = []
@@ -137,8 +137,8 @@ def test_causal_gradients_do_not_know_the_future(fresh, dtype):
         torch.testing.assert_close(grad, same, rtol=0, atol=0)
 
 
-def test_every_point_of_a_fresh_causal_layer_learns():
-    """The last one starts at its bound."""
+def test_every_point_of_a_new_causal_layer_learns():
+    """Even the last one, which starts at its bound."""
     layer = DCNv3_1d(8, 2, kernel_size=5, causal=True)
     layer(torch.randn(2, 24, 8)).square().sum().backward()
     assert layer.offset.bias.grad.ne(0).all()
@@ -175,6 +175,11 @@ def test_compiles_without_graph_breaks(causal):
     x = torch.randn(2, 12, 8, dtype=torch.float64)
     compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_repr():
+    arguments = 'channels=8, groups=2, kernel_size=5, dilation=1, causal=True'
+    assert repr(DCNv3_1d(8, 2, kernel_size=5, causal=True)).startswith(f'DCNv3_1d(\n  {arguments}\n  (dw_conv)')
 
 
 def test_empty_batch():
