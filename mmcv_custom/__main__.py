@@ -1,8 +1,8 @@
-"""The command ``mm-internimage``, also ``python -m mmcv_custom``: runs the tools of an installed package.
+"""The command ``mm-internimage``, also ``python -m mmcv_custom``: runs tools and finds configs of an installation.
 
-mm-internimage train CONFIG ...    the same as python tools/train.py CONFIG ... in a clone; any tool by its name
-mm-internimage path NAME           where a config of the model zoo is, for OpenMMLab's own tools
-mm-internimage list [WORD ...]     the models of the zoo whose names hold all the words
+mm-internimage train CONFIG ...    what python tools/train.py CONFIG ... does in a clone; so for every tool
+mm-internimage path NAME           the path of a config of the model zoo, for OpenMMLab's own tools
+mm-internimage list [WORD ...]     the models of the zoo whose names contain all the words
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ TOOLS = Path(__file__).with_name('.mim') / 'tools'
 
 
 def main() -> None:
+    """Runs the command in ``sys.argv``; a user's mistake ends the program with one line and exit code 1."""
     command, *arguments = sys.argv[1:] or ['--help']
-    tools = sorted(path.stem for path in TOOLS.glob('*.py'))
-    if command in ('-h', '--help'):
-        print(f'{__doc__}\nTools: {", ".join(tools)}')
-    elif command == 'path':
-        if len(arguments) != 1:
-            fail(f'expected mm-internimage path NAME, got {len(arguments)} names')
+    programs = (path for path in sorted(TOOLS.rglob('*.py')) if '__main__' in path.read_text())
+    tools = {path.relative_to(TOOLS).with_suffix('').as_posix(): path for path in programs}
+    if command in tools:
+        sys.argv = [str(tools[command]), *arguments]
+        sys.path.insert(0, str(tools[command].parent))  # as Python does for a script
+        runpy.run_path(sys.argv[0], run_name='__main__')
+    elif command == 'list':
+        print('\n'.join(name for name in zoo.models() if all(word in name for word in arguments)))
+    elif command == 'path' and len(arguments) == 1:
         try:
             print(zoo.find(arguments[0]).config)
         except zoo.UnknownModelError as problem:
             fail(str(problem))
-    elif command == 'list':
-        print('\n'.join(name for name in zoo.models() if all(word in name for word in arguments)))
-    elif command in tools:
-        sys.argv = [f'mm-internimage {command}', *arguments]
-        runpy.run_path(str(TOOLS / f'{command}.py'), run_name='__main__')
+    elif command == 'path':
+        fail(f'path needs one name, got {len(arguments)}')
+    elif command in ('-h', '--help'):
+        print(f'{__doc__}\nTools: {", ".join(tools)}')
     else:
-        fail(f'there is no command {command!r}: expected path, list or one of the tools {", ".join(tools)}')
+        fail(f'there is no command {command!r}; expected path, list or a tool: {", ".join(tools)}')
 
 
 if __name__ == '__main__':
