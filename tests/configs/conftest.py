@@ -1,4 +1,4 @@
-"""What makes hundreds of configs quick to read."""
+"""Makes reading hundreds of configs fast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmengine.config import utils
 
 @pytest.fixture(scope='session', autouse=True)
 def metafiles_read_once() -> Iterator[None]:
-    """MMEngine reads every metafile of mmdet or mmseg anew for every base from there, and hardly does anything else."""
+    """MMEngine reads all metafiles of mmdet or mmseg again for every base from there: nearly all of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, 'load', cache(utils.load))
         yield

@@ -1,4 +1,4 @@
-"""What holds for every config. What the published ones say: test_detection_configs.py, test_segmentation_configs.py."""
+"""What holds for every config. Hyper-parameters: test_detection.py and test_segmentation.py."""
 
 from __future__ import annotations
 
@@ -16,26 +16,16 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
-from torch import nn
 
-ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
-UPERNET_T = ROOT / 'configs/segmentation/ade20k/internimage-t_upernet_8xb2-160k_ade20k-512x512.py'
+from tests.configs.helpers import LEAVES, OFFICIAL_CHECKPOINTS, PUBLISHED, build, unwrap
+from tests.support import CONFIGS, ROOT
 
-
-def build(cfg: Config) -> nn.Module:
-    init_default_scope(cfg.default_scope)
-    with torch.device('meta'):  # shapes only: no time and no memory for values
-        return MODELS.build(cfg.model)
+FILES = sorted(CONFIGS.rglob('*.py'))
+UPERNET_T = CONFIGS / 'segmentation/ade20k/internimage-t_upernet_8xb2-160k_ade20k-512x512.py'
+BASES = ['runtime', 'backbones', 'models', 'datasets', 'schedules']
 
 
-def unwrap(dataset: ConfigDict) -> list[ConfigDict]:
-    """The data sets within a wrapper such as ConcatDataset; the data set itself if it is none."""
-    wrapped = [dataset.dataset] if 'dataset' in dataset else dataset.get('datasets', [])
-    return [inner for part in wrapped for inner in unwrap(part)] or [dataset]
-
-
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
 def test_every_config_builds(path: Path) -> None:
     cfg = Config.fromfile(path)
     model = build(cfg)
@@ -48,14 +38,34 @@ def test_every_config_builds(path: Path) -> None:
     Config.fromstring(cfg.pretty_text, '.py')  # the runner writes it and reads it back
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'configs').rglob('*.py')), ids=lambda path: path.stem)
-def test_configs_hold_no_import_statement(path: Path) -> None:
-    """MMEngine 0.10.7 takes even the standard library's for the lazy style where Python is not in /usr/lib."""
+@pytest.mark.parametrize('path', PUBLISHED, ids=lambda path: path.stem)
+def test_leaves_have_the_same_kinds_of_bases(path: Path) -> None:
+    (node,) = (node for node in ast.parse(path.read_text()).body if ast.unparse(node).startswith('_base_ = '))
+    bases = ast.literal_eval(node.value)
+    if isinstance(bases, str):  # a variant of a leaf beside it
+        assert path.with_name(bases) in PUBLISHED
+    else:
+        kinds = [re.search(r'_base_/([a-z]+)', base)[1] for base in bases]
+        assert kinds == BASES + ['tta'] * ('detection' in path.parts)
+
+
+def test_the_address_of_the_official_checkpoints_stands_once() -> None:
+    assert sum(path.read_text().count(OFFICIAL_CHECKPOINTS) for path in FILES) == 1
+
+
+def test_the_example_in_the_readme_is_a_leaf() -> None:
+    examples = re.findall(r'`configs/(.*)`:\n\n```python\n(.*?)```', (CONFIGS / 'README.md').read_text(), re.DOTALL)
+    assert [(CONFIGS / path).read_text() for path, _ in examples] == [source for _, source in examples] != []
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+def test_configs_have_no_import_statement(path: Path) -> None:
+    """MMEngine 0.10.7 mistakes a config with any import for the lazy style where Python is not in /usr/lib."""
     assert not any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(ast.parse(path.read_text())))
 
 
 def test_mmseg_bases_are_found_without_the_tools(tmp_path: Path) -> None:
-    """As by mmseg.apis.init_model: in a process that has imported nothing of ours, and from another folder."""
+    """As in mmseg.apis.init_model: in another folder and in a process that has not imported our packages."""
     (tmp_path / 'mine.py').write_text(f'_base_ = {str(UPERNET_T)!r}\n')
     code = 'from mmengine.config import Config; print(Config.fromfile("mine.py").model.backbone.type)'
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
@@ -68,7 +78,7 @@ def test_mmseg_bases_are_found_without_the_tools(tmp_path: Path) -> None:
 def test_features_reach_roi_align_in_its_memory_layout() -> None:
     """RoIAlign reads (N, C, H, W) memory whatever the strides are; the backbone works channels last."""
     ops = importlib.import_module('mmcv.ops')
-    cfg = Config.fromfile(ROOT / 'configs/demo/mask-rcnn_digits.py')
+    cfg = Config.fromfile(CONFIGS / 'demo/mask-rcnn_digits.py')
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model).eval()
     with torch.no_grad():
@@ -85,18 +95,18 @@ CUSTOM_DATA = (ROOT / 'docs/custom_data.md').read_text()
 
 @pytest.fixture
 def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """The config of docs/custom_data.md, beside the repository's."""
+    """The config of docs/custom_data.md, in a folder of its own."""
     (source,) = re.findall(r'```python\n(_base_.*?)```', CUSTOM_DATA, re.DOTALL)
     assert len([line for line in source.splitlines() if line]) <= 15
     base = re.search(r"_base_ = '(.*)'", source)
-    assert base and (ROOT / 'configs' / base[1]).is_file()
-    (tmp_path / 'my_digits.py').write_text(source.replace(base[1], str(ROOT / 'configs' / base[1])))
+    assert base and (CONFIGS / base[1]).is_file()
+    (tmp_path / 'my_digits.py').write_text(source.replace(base[1], str(CONFIGS / base[1])))
     monkeypatch.chdir(tmp_path)
     return Config.fromfile(tmp_path / 'my_digits.py')
 
 
 def test_the_documented_config_for_own_data_trains(custom: Config) -> None:
-    """Two steps as documented, but from random weights (no download) and on small images (time)."""
+    """Two iterations, with random weights instead of a download and small images to save time."""
     from mmcv_custom.cli import build_runner, check_data
     from tools.demo import digits
 
@@ -126,8 +136,8 @@ def test_the_documented_config_for_own_data_trains(custom: Config) -> None:
     assert Path('work/epoch_1.pth').is_file()
 
 
-def test_the_documented_segmentation_data_set_exists() -> None:
+def test_the_documented_segmentation_dataset_exists() -> None:
     (source,) = re.findall(r'```python\n(dataset = .*?)```', CUSTOM_DATA, re.DOTALL)
     documented = Config.fromstring(source, '.py').dataset
-    shipped: ConfigDict = Config.fromfile(ROOT / 'configs/demo/upernet_digits.py').train_dataloader.dataset
+    shipped: ConfigDict = Config.fromfile(CONFIGS / 'demo/upernet_digits.py').train_dataloader.dataset
     assert set(documented) == set(shipped) - {'pipeline'} and documented.type == shipped.type

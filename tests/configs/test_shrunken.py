@@ -1,4 +1,4 @@
-"""The models and optimizers of all configs, shrunken, take a step of training and predict."""
+"""The shrunken models of all configs take one training step and predict."""
 
 from __future__ import annotations
 
@@ -10,16 +10,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from tests.configs.helpers import PUBLISHED
 from tests.shrink import SIZE, shrink
 from tools.demo import digits
-
-CONFIGS = Path(__file__).parents[2] / 'configs'
-PATHS = sorted(
-    path
-    for task in ('detection', 'segmentation')
-    for path in (CONFIGS / task).rglob('*.py')
-    if '_base_' not in path.parts
-)
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +22,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', PUBLISHED, ids=lambda path: path.stem)
 def test_a_step_of_every_config(path: Path, data: Path) -> None:
     cfg = shrink(path, data, lr=1e-3, iterations=1)
     init_default_scope(cfg.default_scope)
@@ -38,7 +31,7 @@ def test_a_step_of_every_config(path: Path, data: Path) -> None:
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batch = pseudo_collate(list(DATASETS.build(cfg.train_dataloader.dataset)))
 
-    # One that is left out would need find_unused_parameters=True where several GPUs train.
+    # A parameter without a gradient would need find_unused_parameters=True on several GPUs.
     left_out: list[str] = []
     wrapper.optimizer.register_step_pre_hook(
         lambda *_: left_out.extend(name for name, parameter in model.named_parameters() if parameter.grad is None)

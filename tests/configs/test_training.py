@@ -1,4 +1,4 @@
-"""Shrunken detectors and segmentors of every family learn eight images by heart; what else training can have works."""
+"""Shrunken models of every family overfit eight images; averaged weights, clipping, bfloat16 and TTA work."""
 
 from __future__ import annotations
 
@@ -27,15 +27,14 @@ from mmcv_custom.checkpoint import load_safely
 from mmcv_custom.cli import build_runner
 from mmdet_custom import InstanceTTAModel
 from tests.shrink import SIZE, shrink
+from tests.support import CONFIGS
 from tools import test as test_program
 from tools.demo import digits
-
-CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @dataclass(frozen=True)
 class Family:
-    """A config and how its shrunken model trains; by part of their names the losses that halve besides the total."""
+    """A config and how its shrunken model trains. The total loss halves, and so do those with ``losses`` in the name."""
 
     config: str
     lr: float
@@ -60,7 +59,7 @@ FAMILIES = {
     'mask2former': Family(MASK2FORMER, 2e-3, 120, ('loss_cls', 'loss_dice')),
     'segformer': Family(SEGFORMER, 3e-3, 150),
 }
-# On the images it has seen, and which no model reaches that labels everything background or detects at random.
+# Lowest scores on the training images. Background everywhere, or random detections, would score less.
 LEARNED = {'coco/bbox_mAP_50': 0.5, 'coco/segm_mAP_50': 0.3, 'mIoU': 25.0}
 
 Configure = Callable[..., Config]
@@ -68,7 +67,7 @@ Configure = Callable[..., Config]
 
 @pytest.fixture(scope='module')
 def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
-    """Makes the shrunken config of a family, of which ``lr`` and ``iterations`` replace the family's own."""
+    """Makes the shrunken config of a family; ``lr`` and ``iterations`` replace the family's own."""
     data = tmp_path_factory.mktemp('digits')
     digits.generate(data, train=8, val=1, size=SIZE)
 
@@ -76,7 +75,7 @@ def configure(tmp_path_factory: pytest.TempPathFactory) -> Configure:
         family = FAMILIES[name]
         cfg = shrink(CONFIGS / family.config, data, **{'lr': family.lr, 'iterations': family.iterations, **options})
         cfg.work_dir = str(tmp_path_factory.mktemp(name))
-        cfg.experiment_name = cfg.work_dir  # by default of the second: two runs would have one history
+        cfg.experiment_name = cfg.work_dir  # the default, the time in seconds, could give two runs one history
         return cfg
 
     return config
@@ -139,7 +138,7 @@ def test_without_a_learning_rate_nothing_is_learned(name: str, configure: Config
 
 
 def test_averaged_weights_are_evaluated_and_saved(configure: Configure) -> None:
-    """As the published schedule of Cascade Mask R-CNN has it."""
+    """As in the published schedule of Cascade Mask R-CNN."""
     runner = PortableRunner.from_cfg(configure('cascade-mask-rcnn', iterations=3))
     evaluated = []
 
@@ -172,7 +171,7 @@ def test_gradients_are_clipped(configure: Configure) -> None:
     runner.optim_wrapper.optimizer.register_step_pre_hook(watch)
     runner.train()
     limit = cfg.optim_wrapper.clip_grad.max_norm
-    assert runner.message_hub.get_scalar('train/grad_norm').data[0].min() > limit  # as they were
+    assert runner.message_hub.get_scalar('train/grad_norm').data[0].min() > limit  # before clipping
     assert norms == pytest.approx([limit] * 3, rel=1e-3)
 
 
@@ -191,7 +190,7 @@ def test_bfloat16_learns_too(configure: Configure) -> None:
 
 @pytest.mark.parametrize('name', [name for name in FAMILIES if name != 'dino-denoising'])
 def test_bfloat16_changes_losses_little(name: str, configure: Configure) -> None:
-    """Among them those behind operators of mmcv that know no bfloat16."""
+    """Including losses after operators of mmcv that do not support bfloat16."""
     cfg = configure(name)
     init_default_scope(cfg.default_scope)
     batch = pseudo_collate(list(DATASETS.build(cfg.train_dataloader.dataset)))
@@ -213,7 +212,7 @@ def test_bfloat16_changes_losses_little(name: str, configure: Configure) -> None
 def test_views_of_several_sizes_are_merged(
     name: str, merger: type, trained: Callable[[str], Runner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By tools/test.py, with the views of the config in other sizes."""
+    """By tools/test.py, with the config's views in other sizes."""
     cfg = trained(name).cfg.copy()
     sizes = [(SIZE, SIZE), (SIZE * 5 // 4, SIZE * 5 // 4)]
     if name == 'upernet':

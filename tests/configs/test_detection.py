@@ -1,7 +1,4 @@
-"""Each detection config says what the official one says.
-
-tests/data/official_detectors.json holds the facts, which a program read from the official files.
-"""
+"""The detection configs have the official hyper-parameters, which tests/data/official_detectors.json records."""
 
 from __future__ import annotations
 
@@ -16,14 +13,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmcv_custom.internimage import Block
-from tests.configs.test_configs import ROOT, build, unwrap
+from mmcv_custom.models.internimage import Block
+from tests.configs.helpers import OFFICIAL_CHECKPOINTS, build, unwrap
+from tests.support import CONFIGS, DATA
 
-DETECTION = ROOT / 'configs/detection'
-OFFICIAL: list[dict[str, Any]] = json.loads((ROOT / 'tests/data/official_detectors.json').read_text())
-OFFICIAL_FILES = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/'
+DETECTION = CONFIGS / 'detection'
+OFFICIAL: list[dict[str, Any]] = json.loads((DATA / 'official_detectors.json').read_text())
 IDS = [row['config'] for row in OFFICIAL]
-# The official files do not name the GPUs of these schedules; ours are for 64.
+# The official files do not state the number of GPUs of these schedules; ours assume 64.
 GPUS_OF_ONE_IMAGE = 64
 
 
@@ -40,7 +37,7 @@ def test_the_first_line_names_the_official_config(row: dict) -> None:
 
 
 @pytest.mark.parametrize('row', OFFICIAL, ids=IDS)
-def test_facts_of_the_official_config(row: dict) -> None:
+def test_hyper_parameters_of_the_official_config(row: dict) -> None:
     cfg = Config.fromfile(DETECTION / row['config'])
     model = build(cfg)
     check_model(cfg, model, row)
@@ -62,9 +59,9 @@ def check_model(cfg: Config, model: nn.Module, row: dict) -> None:
     blocks = [module for module in model.backbone.modules() if isinstance(module, Block)]
     assert blocks[-1].drop_path.drop_prob == pytest.approx(row['drop_path_rate'])
     assert {block.with_cp for block in blocks} == {row['with_cp']}
-    start = dict(type='Pretrained', checkpoint=f'{OFFICIAL_FILES}{row["pretrained"]}')
+    start = dict(type='Pretrained', checkpoint=f'{OFFICIAL_CHECKPOINTS}{row["pretrained"]}')
     assert cfg.model.backbone.get('init_cfg') == (start if row['pretrained'] else None)
-    assert cfg.load_from == (f'{OFFICIAL_FILES}{row["load_from"]}' if row['load_from'] else None)
+    assert cfg.load_from == (f'{OFFICIAL_CHECKPOINTS}{row["load_from"]}' if row['load_from'] else None)
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert model.data_preprocessor.pad_size_divisor == row['pad']
 
@@ -97,7 +94,7 @@ def check_optimizer(cfg: Config, model: nn.Module, row: dict) -> None:
         if part != 'rest' or not name.startswith('backbone.'):
             rates[part].add(rate_of[id(parameter)] / row['lr'])
     lowest = row['layer_decay_rate'] ** (sum(row['backbone']['depths']) + 1) if by_layer else row['backbone_lr_mult']
-    # The official rules overlook composite backbones, and count the embedding of the levels with the stem.
+    # The official code ignores composite backbones here and treats the level embedding like the stem.
     expected = {
         'stem': [1.0 if 'cb-internimage' in row['config'] else lowest],
         'level_embed': [lowest if by_layer else 1.0] if row['dn_queries'] else [],
@@ -126,7 +123,7 @@ def check_schedule(cfg: Config, row: dict) -> None:
     assert cfg.auto_scale_lr.base_batch_size == (row['gpus'] or GPUS_OF_ONE_IMAGE) * row['images_per_gpu']
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type == 'EMAHook']
     assert [hook.momentum for hook in hooks] == ([row['ema']] if row['ema'] else [])
-    # As in mmdet 2: an exponential beginning, and the statistics of SyncBN are averaged too.
+    # As in mmdet 2: the momentum starts exponentially, and the statistics of SyncBN are averaged too.
     assert all((hook.ema_type, hook.update_buffers) == ('ExpMomentumEMA', True) for hook in hooks)
 
 
@@ -139,7 +136,7 @@ def check_data(cfg: Config, row: dict) -> None:
     assert listed(geometry(views[0])) == [['resize to one of', [row['test_scale']]]]
     assert listed(geometry(views[1])) == [['flip', 0.0], ['flip', 1.0]]
 
-    # CrowdHuman's annotations are converted before the official code reads them: other suffixes.
+    # The official code converts CrowdHuman's annotations first: other suffixes.
     assert annotations(train) == without_suffixes(row['train_annotations'])
     assert annotations(test) == without_suffixes(row['test_annotations'])
     assert annotations(unwrap(cfg.val_dataloader.dataset)) == without_suffixes(row['val_annotations'])
@@ -153,7 +150,7 @@ def check_data(cfg: Config, row: dict) -> None:
 
 
 def geometry(pipeline: Iterable[ConfigDict]) -> Iterator[list]:
-    """What a pipeline does to shapes, step by step."""
+    """What a pipeline does to the image size, transform by transform."""
     for step in pipeline:
         if step.type == 'RandomFlip':
             yield ['flip', step.prob]
@@ -170,7 +167,7 @@ def geometry(pipeline: Iterable[ConfigDict]) -> Iterator[list]:
 
 
 def listed(value: Any) -> Any:
-    """Tuples and iterators as lists, as JSON has them."""
+    """Tuples and iterators as lists, as in JSON."""
     if isinstance(value, dict):
         return {name: listed(item) for name, item in value.items()}
     return [listed(item) for item in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
@@ -201,7 +198,7 @@ def config(pattern: str) -> Config:
 
 
 def test_voc_counts_small_objects_and_scores_as_each_year_does() -> None:
-    """mmdet's own config for VOC leaves out objects of less than 32 pixels."""
+    """mmdet's own VOC config ignores objects of less than 32 pixels."""
     voc07, voc12 = config('voc/*voc07.py'), config('voc/*voc12.py')
     assert voc07.test_evaluator.eval_mode == voc12.val_evaluator.eval_mode == '11points'
     assert voc12.test_evaluator.eval_mode == 'area'
@@ -216,7 +213,7 @@ def test_open_images_draws_by_class() -> None:
 
 
 def test_cascade_heads_of_large_models() -> None:
-    """Four convolutions with SyncBN and one linear layer, boxes per class: published as cascade_internimage_*."""
+    """As in the official cascade_internimage_*: four convolutions with SyncBN, one linear layer, boxes per class."""
     heads = box_heads(config('coco/cascade*-l_fpn_1x*').model)
     assert [head.bbox_coder.target_stds[0] for head in heads] == [0.1, 0.05, 0.033]
     for head in heads:

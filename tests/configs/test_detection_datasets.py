@@ -1,4 +1,4 @@
-"""The data sets of the detection configs: one image in each set's published layout is read, augmented and scored."""
+"""The datasets of the detection configs: one image in the published layout is loaded, augmented and scored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, METRICS, init_default_scope
 from mmengine.structures import InstanceData
 
-from tests.configs.test_configs import ROOT
+from tests.support import CONFIGS
 
 HEIGHT, WIDTH, BOX = 120, 160, [20, 30, 100, 90]  # in pixels: left, top, right, bottom
 
@@ -117,7 +117,7 @@ def openimages() -> None:
         ('coco/dino*_internimage-h_*', coco, 'coco/bbox_mAP'),
         ('voc/*voc07*', voc, 'pascal_voc/mAP'),
         ('voc/*voc12*', voc, 'pascal_voc/mAP'),
-        ('crowd_human/*.py', crowdhuman, 'crowd_human/JI'),  # mmdet's AP of CrowdHuman overlooks the first detection
+        ('crowd_human/*.py', crowdhuman, 'crowd_human/JI'),  # mmdet's AP of CrowdHuman ignores the first detection
         ('lvis/*-val.py', lvis, 'lvis/bbox_AP'),
         ('lvis/*minival.py', lvis, 'lvis/bbox_AP'),
         ('openimages/*.py', openimages, 'openimages/mAP'),
@@ -128,7 +128,7 @@ def test_a_perfect_detection_scores_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make()
-    (path,) = (ROOT / 'configs/detection').glob(pattern)
+    (path,) = (CONFIGS / 'detection').glob(pattern)
     cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
 
@@ -144,7 +144,7 @@ def test_a_perfect_detection_scores_one(
     views = dataset[0]
     assert [view.shape[1:] for view in views['inputs']] == [size, size]
     assert [view.flip for view in views['data_samples']] == [False, True]
-    # A TTA model hands on the first view with the merged detections.
+    # A TTA model returns the first view with the merged detections.
     assert evaluate(cfg.test_evaluator, dataset, views['data_samples'][0])[score] == pytest.approx(1)
 
 
@@ -154,9 +154,9 @@ def resized(scale: tuple[int, int]) -> tuple[int, int]:
 
 
 def evaluate(config: ConfigDict, dataset: object, sample: DetDataSample) -> dict[str, float]:
-    """Scores of one person found where it is."""
+    """Scores of one detection, the person in its place."""
     metric = METRICS.build(config)
-    metric.num_ji_process = 1  # of CrowdHumanMetric, which starts ten for one image
+    metric.num_ji_process = 1  # CrowdHumanMetric would start ten processes for one image
     metric.dataset_meta = dataset.metainfo
     person = dataset.metainfo['classes'].index('Person' if 'Person' in dataset.metainfo['classes'] else 'person')
     left, top, right, bottom = BOX

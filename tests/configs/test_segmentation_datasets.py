@@ -1,4 +1,4 @@
-"""Images and labels in the folders that the segmentation configs name reach the model as the official code has them."""
+"""The segmentation configs load images and labels from their folders and give the model what the official code does."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mmseg.datasets import CityscapesDataset
 from mmseg.datasets.transforms import LoadAnnotations
 
 from mmseg_custom import MapillaryCityscapesDataset, NYUDepthV2Dataset
+from tests.support import CONFIGS
 
-CONFIGS = Path(__file__).parents[2] / 'configs/segmentation'
 IGNORED = 255
-# The labels of Mapillary Vistas v1.2 that the official pipeline gives each of the 19 labels of Cityscapes.
+# The labels of Mapillary Vistas v1.2 that the official pipeline maps to each of the 19 labels of Cityscapes.
 MAPILLARY = [[13, 24, 41], [2, 15], [17], [6], [3], [45, 47], [48], [50], [30], [29], [27], [19], [20, 21, 22]]
 MAPILLARY += [[55], [61], [54], [58], [57], [52]]
 
-# What becomes of label 0, 1, 2 ...
+# The new values of labels 0, 1, 2 ...
 AS_IT_IS = list(range(19))
 STREET = [next((new for new, olds in enumerate(MAPILLARY) if old in olds), IGNORED) for old in range(66)]
-# A config of each data set: what becomes of its labels.
+# A config of each dataset: the new values of its labels.
 DATA = {
     'ade20k/internimage-t_upernet_8xb2-160k_ade20k-512x512': [IGNORED, *range(150)],
     'cityscapes/internimage-h_mask2former_8xb2-80k_mapillary-cityscapes-1024x1024': AS_IT_IS,
@@ -37,7 +37,7 @@ DATA = {
 
 
 def make_dataset(cfg: ConfigDict, root: Path, labels: np.ndarray) -> BaseDataset:
-    """A data set of a config that holds one image, in the folders and with the suffixes that it looks for."""
+    """Builds a dataset of one image, written into the folders and with the suffixes that its config names."""
     root = root / cfg.data_root
     for folder in cfg.data_prefix.values():
         (root / folder).mkdir(parents=True)
@@ -54,7 +54,7 @@ def make_dataset(cfg: ConfigDict, root: Path, labels: np.ndarray) -> BaseDataset
 
 @pytest.mark.parametrize('config', DATA)
 def test_data_reach_the_model(config: str, tmp_path: Path) -> None:
-    cfg = Config.fromfile(CONFIGS / f'{config}.py')
+    cfg = Config.fromfile(CONFIGS / 'segmentation' / f'{config}.py')
     init_default_scope(cfg.default_scope)
     preprocessor = MODELS.build(cfg.model.data_preprocessor)
     size, crop = (64, 128), cfg.model.data_preprocessor.size
