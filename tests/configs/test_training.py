@@ -34,7 +34,7 @@ from tools.demo import digits
 
 @dataclass(frozen=True)
 class Family:
-    """A config and how its shrunken model trains. The total loss halves, and so do those with ``losses`` in the name."""
+    """A config and how its shrunken model trains: the total loss and those with ``losses`` in the name fall by half."""
 
     config: str
     lr: float

@@ -1,4 +1,4 @@
-# Mapillary Vistas at 512x1024 with the classes of Cityscapes. Training reads both splits; Cityscapes is the evaluation.
+# Mapillary Vistas at 512x1024 with the classes of Cityscapes. Training reads both splits, evaluation Cityscapes.
 _base_ = 'cityscapes_512x1024.py'
 crop_size = (512, 1024)
 train_pipeline = [
