@@ -9,7 +9,7 @@ on every machine. Below the output folder::
     annotations/{train,val}.json     COCO instances, category 1 + d, masks as run lengths
 
 Training and validation share neither a handwritten digit nor a photograph. An image depends on seed, split, index and
-size only: a small data set is the beginning of a large one.
+size only: a small dataset is the beginning of a large one.
 
 python tools/demo/digits.py data/digits --train 1500 --val 100
 """
@@ -49,7 +49,7 @@ DIGITS = {'train': slice(0, 1400), 'val': slice(1400, None)}
 MIN_CONTRAST = 60  # grey levels between a digit's colour and the mean of what it covers
 
 
-class Dice:
+class RandomIntegers:
     """Random integers from the raw stream of PCG64, seeded by any number of non-negative integers."""
 
     def __init__(self, *seed: int) -> None:
@@ -85,21 +85,21 @@ def load_digits(split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return ink[DIGITS[split]], digits.target[DIGITS[split]].astype(np.int64)
 
 
-def background(dice: Dice, split: str, size: int) -> NDArray[np.int64]:
+def background(random_int: RandomIntegers, split: str, size: int) -> NDArray[np.int64]:
     """A window of a photograph, shrunk by 1, 2 or 3, darkened and tinted, half of them mirrored.
 
     Returns:
         (size, size, 3) from 0 to 255.
     """
-    photo = load_photo(PHOTOS[split][dice(0, len(PHOTOS[split]))])
-    shrink = dice(1, 1 + min(3, min(photo.shape[:2]) // size))
+    photo = load_photo(PHOTOS[split][random_int(0, len(PHOTOS[split]))])
+    shrink = random_int(1, 1 + min(3, min(photo.shape[:2]) // size))
     span = size * shrink
-    top, left = dice(0, photo.shape[0] - span + 1), dice(0, photo.shape[1] - span + 1)
+    top, left = random_int(0, photo.shape[0] - span + 1), random_int(0, photo.shape[1] - span + 1)
     window = photo[top : top + span, left : left + span].astype(np.int64)
     window = window.reshape(size, shrink, size, shrink, 3).sum(axis=(1, 3)) // shrink**2
-    if dice(0, 2):
+    if random_int(0, 2):
         window = window[:, ::-1]
-    gain = np.array([dice(40, 91) for _ in range(3)])
+    gain = np.array([random_int(40, 91) for _ in range(3)])
     return np.clip(window * gain // 100, 0, 255)
 
 
@@ -127,7 +127,7 @@ def luminance(colours: NDArray[np.int64]) -> int:
 
 
 def paste(
-    dice: Dice, image: NDArray[np.int64], ink: NDArray[np.int64], top: int, left: int
+    random_int: RandomIntegers, image: NDArray[np.int64], ink: NDArray[np.int64], top: int, left: int
 ) -> NDArray[np.bool_] | None:
     """Blend a digit into an image, in place and in a random light colour.
 
@@ -141,7 +141,7 @@ def paste(
     """
     height, width = ink.shape
     patch = image[top : top + height, left : left + width]
-    colour = np.array([dice(96, 256) for _ in range(3)])
+    colour = np.array([random_int(96, 256) for _ in range(3)])
     if luminance(colour) - luminance(patch) < MIN_CONTRAST:
         return None
     opacity = np.clip((ink - 80) * 3, 0, 255)  # steeper than the enlarged ink: a crisp but soft edge
@@ -159,19 +159,19 @@ def make_image(
     Returns:
         The image (size, size, 3) and, per digit, its value and mask (size, size). Masks do not overlap.
     """
-    dice = Dice(seed, list(PHOTOS).index(split), index)
+    random_int = RandomIntegers(seed, list(PHOTOS).index(split), index)
     inks, values = load_digits(split)
-    image = background(dice, split, size)
+    image = background(random_int, split, size)
     taken = np.zeros((size, size), bool)
     digits = []
-    for _ in range(dice(14, 31)):  # tries: a digit in another's place, or on too light a background, is left out
-        height = dice(size * 32 // 160, size * 65 // 160)
-        width = height * dice(80, 121) // 100
-        chosen = dice(0, len(inks))
-        top, left = dice(0, size - height + 1), dice(0, size - width + 1)
+    for _ in range(random_int(14, 31)):  # tries: a digit in another's place, or on too light a background, is left out
+        height = random_int(size * 32 // 160, size * 65 // 160)
+        width = height * random_int(80, 121) // 100
+        chosen = random_int(0, len(inks))
+        top, left = random_int(0, size - height + 1), random_int(0, size - width + 1)
         ink = enlarge(inks[chosen], height, width)
         place = taken[top : top + height, left : left + width]
-        if not place[ink > 0].any() and (mask := paste(dice, image, ink, top, left)) is not None:
+        if not place[ink > 0].any() and (mask := paste(random_int, image, ink, top, left)) is not None:
             place |= ink > 0
             digits.append((int(values[chosen]), mask))
     return image.astype(np.uint8), digits
@@ -217,10 +217,10 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> No
 
 
 def generate(root: str | Path, train: int = 1500, val: int = 100, size: int = 160, seed: int = SEED) -> bool:
-    """Write the data set below `root`, unless the same one is there already.
+    """Write the dataset below `root`, unless the same one is there already.
 
     Args:
-        root: Output folder. Its former contents are replaced when they are of another data set made here.
+        root: Output folder. Its former contents are replaced when they are of another dataset made here.
         train, val: Number of images of each split, at least 1.
         size: Height and width of every image in pixels, 64 to 300 (the smallest photograph).
         seed: Non-negative integer.
@@ -254,7 +254,7 @@ def generate(root: str | Path, train: int = 1500, val: int = 100, size: int = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Generate the digits data set.')
+    parser = argparse.ArgumentParser(description='Generate the digits dataset.')
     parser.add_argument('root', help='output folder')
     parser.add_argument('--train', type=int, default=1500, help='training images (default %(default)s)')
     parser.add_argument('--val', type=int, default=100, help='validation images (default %(default)s)')

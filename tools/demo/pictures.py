@@ -92,7 +92,7 @@ def draw_sheet(data: Path, detector: Path, segmentor: Path, out: Path, count: in
     """Write the first `count` validation images, their truth and both models' predictions as a PNG file.
 
     Args:
-        data: Root of the data set.
+        data: Root of the dataset.
         detector, segmentor: Predictions, files of the option --out of tools/test.py.
         out: PNG file.
     """

@@ -2,7 +2,7 @@
 
 python tools/demo/run.py [--dino]
 
-Everything is written below the working directory: the data set to data/digits, the rest to work_dirs/demo.
+Everything is written below the working directory: the dataset to data/digits, the rest to work_dirs/demo.
 """
 
 from __future__ import annotations
