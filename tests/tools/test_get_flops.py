@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mmcv_custom import InternImage, zoo
-from mmcv_custom.complexity import measure
 from ops_dcnv3 import extension
-from tools.analysis import get_flops, make_zoo
+from tests.support import ROOT
+from tools.analysis_tools import get_flops
+from tools.analysis_tools.get_flops import measure
+from tools.zoo import page, update
 
-ROOT = Path(__file__).parents[2]
 MASK_RCNN_T = 'configs/detection/coco/mask-rcnn_internimage-t_fpn_1x_coco.py'
 # One per kind of model, cheap ones.
 SAMPLE = (
@@ -119,37 +120,41 @@ def test_the_stand_in_of_the_operator_is_not_counted(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize('name', SAMPLE)
 def test_measurements_on_record_are_those_of_the_configs(name: str) -> None:
-    check(make_zoo.measure_model(zoo.models()[name]), zoo.measured()[name])
+    model = zoo.models()[name]
+    check(update.measure_model(model), model)
 
 
 @pytest.mark.slow
 def test_all_measurements_on_record() -> None:
-    found = make_zoo.measure_all()
-    assert list(found) == list(zoo.measured())
-    for name, measured in found.items():
-        check(measured, zoo.measured()[name])
+    for model in zoo.models().values():
+        check(update.measure_model(model), model)
+    for backbone in zoo.backbones().values():
+        check(update.measure_backbone(backbone), backbone)
 
 
-def check(found: dict, recorded: dict) -> None:
+def check(found: update.Figures, model: zoo.Model) -> None:
     # Versions of torch differ in what they hold at a time.
-    assert found.pop('activations') == pytest.approx(recorded['activations'], rel=0.1)
-    assert found == {key: value for key, value in recorded.items() if key != 'activations'}
+    assert found.pop('Activations') == pytest.approx(model.metadata['Activations'], rel=0.1)
+    assert found == {key: model.metadata[key] for key in found}
+    schedule = {'Epochs', 'Iterations'} & set(model.metadata)
+    assert set(found) == {'Parameters', 'FLOPs'} | (schedule | {'Batch Size'} if schedule else set())
 
 
 @pytest.mark.parametrize('entry', [*zoo.models().values(), *zoo.backbones().values()], ids=lambda entry: entry.name)
-@pytest.mark.parametrize(('kind', 'tolerance'), [('params', 0.0), ('flops', FLOPS_TOLERANCE)])
-def test_published_figures_are_met(entry: zoo.Model | zoo.Backbone, kind: str, tolerance: float) -> None:
+@pytest.mark.parametrize(('key', 'tolerance'), [('Parameters', 0.0), ('FLOPs', FLOPS_TOLERANCE)])
+def test_published_figures_are_met(entry: zoo.Model, key: str, tolerance: float) -> None:
     """Parameters within rounding, FLOPs within two percent; those said to differ do differ."""
-    printed = getattr(entry, kind)
-    measured = zoo.measured()[entry.name][kind]
+    printed = entry.published.get(key)
+    measured = entry.metadata[key]
+    differs = key in entry.published.get('Differs', {})
     if printed is None:
-        assert kind not in entry.differs
+        assert not differs
     else:
-        assert agrees(measured, printed, tolerance) == (kind not in entry.differs), (measured, printed)
+        assert agrees(measured, printed, tolerance) != differs, (measured, printed)
 
 
 def agrees(count: int, printed: str, tolerance: float) -> bool:
-    value, rounding = zoo.printed_number(printed)
+    value, rounding = page.printed_number(printed)
     return abs(count - value) <= max(rounding, tolerance * value)
 
 
@@ -182,21 +187,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
     return capsys.readouterr().out.splitlines()
 
 
-def test_the_whole_zoo_in_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    name = 'cascade-mask-rcnn_internimage-l_fpn_1x_coco'
-    chosen = {name: zoo.models()[name]}
-    monkeypatch.setattr(zoo, 'models', lambda: chosen)
-    out = run(monkeypatch, capsys, '--all')
-    assert [line.split()[0] for line in out[:2]] == ['model', name]
-    assert '1397.3G  1399G' in out[1] and '277.3M  277M' in out[1]
-
-
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ([], 'expected either a config file'),
-        (['a.py', '--all'], 'expected either a config file'),
-        (['--all', '--cfg-options', 'a=1'], 'expected either a config file'),
         (['nowhere.py'], 'there is no config file nowhere.py'),
         ([str(ROOT / MASK_RCNN_T), '--shape', '0', '32'], '--shape must be two positive numbers, got 0 32'),
         (['strange.py'], "default_scope of strange.py must be one of mmdet, mmseg, got 'mmpose'"),
