@@ -1,4 +1,4 @@
-"""What tools/train.py and tools/test.py share: common arguments, and a user's mistakes told in one line."""
+"""What the tools share: common arguments, loading configs, and one clear line for a user's mistake."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .engine.runner import LAUNCHERS, LauncherError, PortableRunner
 
 
 def fail(message: str) -> NoReturn:
-    """Leaves the program with one line on stderr and exit code 1."""
+    """Ends the program with one line on stderr and exit code 1."""
     raise SystemExit(f'error: {message}')
 
 
 @contextmanager
 def checkpoint_errors_in_one_line() -> Iterator[None]:
-    """Within it a checkpoint that cannot be used ends the program by :func:`fail`."""
+    """Inside this context a checkpoint that cannot be used ends the program, like :func:`fail`."""
     try:
         yield
     except CheckpointError as problem:
@@ -52,7 +52,7 @@ def new_parser(description: str) -> argparse.ArgumentParser:
 
 
 def read_config(path: str, overrides: dict | None = None) -> Config:
-    """The config in a file; the program ends where there is none that can be read."""
+    """The config in a file. Ends the program if it cannot be read."""
     existing_file(path, 'config file')
     try:
         cfg = Config.fromfile(path)
@@ -72,14 +72,14 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def existing_file(path: str, what: str) -> str:
-    """``path``, unless it is a local path without a file: then the program ends."""
+    """``path``. Ends the program if it is a local path and there is no such file."""
     if '://' not in path and not Path(path).is_file():
         fail(f'there is no {what} {path}')
     return path
 
 
 def newest_checkpoint(work_dir: str) -> str:
-    """The checkpoint that a training saved last in ``work_dir``, wherever the folder was then."""
+    """The last checkpoint that a training saved in ``work_dir``, even if the folder has been moved since."""
     latest = find_latest_checkpoint(work_dir) if Path(work_dir, 'last_checkpoint').exists() else None
     if latest is None:
         fail(f'nothing to resume: no checkpoint was saved in {work_dir}')
@@ -87,7 +87,7 @@ def newest_checkpoint(work_dir: str) -> str:
 
 
 def check_data(cfg: Config, *splits: str) -> None:
-    """Ends the program unless the data of the splits (``'train'``, ``'val'``, ``'test'``) is where the config says."""
+    """Ends the program if files of the splits (``'train'``, ``'val'``, ``'test'``) are not where the config says."""
     for split in splits:
         for path in _data_paths((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
             if '://' not in path and not os.path.exists(path):
@@ -95,7 +95,7 @@ def check_data(cfg: Config, *splits: str) -> None:
 
 
 def _data_paths(dataset: Mapping) -> Iterator[str]:
-    """The files and folders that a dataset config reads, those of the datasets it wraps included."""
+    """The files and folders that a dataset config reads, including those of the datasets that it wraps."""
     for wrapped in [dataset.get('dataset'), *dataset.get('datasets', [])]:
         if wrapped:
             yield from _data_paths(wrapped)
@@ -105,7 +105,7 @@ def _data_paths(dataset: Mapping) -> Iterator[str]:
 
 
 def use_tta(cfg: Config) -> None:
-    """Makes a config test with its augmentations, by its ``tta_model`` and ``tta_pipeline``."""
+    """Makes a config test with test-time augmentation, with its ``tta_model`` and ``tta_pipeline``."""
     if not {'tta_model', 'tta_pipeline'} <= set(cfg):
         fail(f'--tta needs tta_model and tta_pipeline in {cfg.filename}')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
@@ -121,7 +121,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def table(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows of cells as lines of text with columns of equal width."""
+    """Rows of cells as lines of text with aligned columns."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)

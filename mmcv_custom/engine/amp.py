@@ -1,4 +1,4 @@
-"""Mixed precision on CPUs, for which MMEngine has none."""
+"""Mixed precision on CPUs, which MMEngine lacks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch.amp import custom_fwd
 
 @OPTIM_WRAPPERS.register_module()
 class CPUAmpOptimWrapper(OptimWrapper):
-    """What MMEngine's ``AmpOptimWrapper`` is on GPUs: the forward computes in bfloat16 what autocast deems safe.
+    """The counterpart of MMEngine's ``AmpOptimWrapper`` for CPUs: the forward runs under bfloat16 autocast.
 
-    bfloat16 reaches as far as float32, so that losses need no scaling. All arguments are ``OptimWrapper``'s.
+    bfloat16 has the range of float32, so losses need no scaling. Arguments are ``OptimWrapper``'s.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -27,14 +27,14 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The context of the forward: autocast, and what ``OptimWrapper`` does where gradients accumulate."""
+        """The context of the forward: autocast, and ``OptimWrapper``'s own for the accumulation of gradients."""
         with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
             yield
 
 
 @cache
 def _keep_in_float32() -> None:
-    """Lets the operators of mmcv that know no bfloat16 on CPUs compute in float32 there."""
+    """Makes the operators of mmcv that lack bfloat16 on CPUs compute in float32."""
     from mmcv.ops.nms import NMSop
     from mmcv.ops.roi_align import RoIAlign
 

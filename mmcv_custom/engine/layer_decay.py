@@ -1,4 +1,4 @@
-"""Layer-wise learning rates, with the groups of the official schedules."""
+"""Layer-wise learning rates with the parameter groups of the official schedules."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import nn
 from ..models import InternImage, internimage_layer_depth
 
 _UNDECAYED = ('relative_position', 'norm', 'sampling_offsets')
-# Parts of the Mask2Former head that learn like the stem in its official configs. Detectors have no decode_head, so that
-# the official rules for detection and for segmentation, which differ only there, are one here.
+# Parts of the Mask2Former head that have the stem's learning rate in the official configs. The official rules for
+# detection and segmentation differ only here; detectors have no decode_head, so one set of rules serves both.
 _SEGMENTATION_EMBEDDINGS = tuple(
     f'decode_head.{name}' for name in ('mask_embed', 'cls_embed', 'query_embed', 'query_feat')
 )
@@ -25,19 +25,20 @@ _SEGMENTATION_EMBEDDINGS = tuple(
 
 @dataclass(frozen=True)
 class LayerDecayOptions:
-    """What ``paramwise_cfg`` may hold.
+    """The options in ``paramwise_cfg``.
 
     Args:
         layer_decay_rate: Factor on the learning rate per layer, from the head down; in (0, 1].
-        num_layers: Blocks of the backbone. Needless, since the model knows; checked if given.
-        depths: Blocks per stage. Needed only if the backbone has no ``get_layer_depth``; checked otherwise.
-        backbone_small_lr: A further factor 0.1 on every learning rate that is below the base rate.
-        dino_head: A factor 0.1 on sampling offsets and reference points in the head.
-        offset_lr_scale: Factor on sampling offsets and reference points, except in ``decode_head`` and where
-            ``dino_head`` has acted. The backbone has none of that name: DCNv3's offsets follow their block.
-        backbone_prefix: What stands before the backbone's parameters in the model.
-        custom_keys: Part of a parameter's name -> ``lr_mult`` and ``decay_mult``, applied on top of all else. The
-            longest key that fits counts.
+        num_layers: Blocks of the backbone. Optional: compared with the model's if given.
+        depths: Blocks per stage. Needed only if the backbone has no ``get_layer_depth``; compared with it otherwise.
+        backbone_small_lr: Multiply every learning rate below the base rate by another 0.1.
+        dino_head: Multiply the learning rates of sampling offsets and reference points in the head by 0.1.
+        offset_lr_scale: Factor on the learning rates of sampling offsets and reference points, except in
+            ``decode_head`` and where ``dino_head`` applies. The backbone has no such names: DCNv3's offsets have their
+            block's rate.
+        backbone_prefix: Prefix of the backbone's parameter names in the model.
+        custom_keys: Part of a parameter's name -> ``lr_mult`` and ``decay_mult``, applied on top of all other factors.
+            Of several keys that match, the longest counts.
 
     Raises:
         ValueError: A value out of range.
@@ -63,19 +64,19 @@ class LayerDecayOptions:
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class CustomLayerDecayOptimizerConstructor(DefaultOptimWrapperConstructor):
-    """Learning rates that fall from the head to the stem by a factor per layer.
+    """Learning rates that decrease from the head to the stem by a factor per layer.
 
-    The layers are those of the backbone's ``get_layer_depth(name, prefix) -> (layer, number of layers)``, a convention
-    of MMPretrain; the groups and their names are those of the official detection and segmentation configs. No weight
-    decay for 1-D parameters, biases, norms, relative positions and sampling offsets; frozen parameters are left out.
+    The backbone's ``get_layer_depth(name, prefix) -> (layer, number of layers)``, a convention of MMPretrain, gives the
+    layers. Groups and their names are those of the official detection and segmentation configs. 1-D parameters, biases,
+    norms, relative positions and sampling offsets have no weight decay. Frozen parameters are left out.
 
     Args:
         optim_wrapper_cfg: As for any constructor; its ``optimizer`` needs ``lr`` and ``weight_decay``.
         paramwise_cfg: See :class:`LayerDecayOptions`.
 
     Raises:
-        ValueError: An unknown option, a value out of range or a missing one; when called, ``depths`` or ``num_layers``
-            that are not the model's, or a ``backbone_prefix`` that names none of its modules.
+        ValueError: An option is unknown, missing or out of range; when called: ``depths`` or ``num_layers`` differ from
+            the model's, or ``backbone_prefix`` names none of its modules.
 
     Example:
         >>> optim_wrapper = dict(type='OptimWrapper', constructor='CustomLayerDecayOptimizerConstructor',
@@ -95,7 +96,7 @@ class CustomLayerDecayOptimizerConstructor(DefaultOptimWrapperConstructor):
     def add_params(
         self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module: int | float | None = None
     ) -> None:
-        """Appends the model's parameter groups to ``params``; the last two arguments are the base class's, unused."""
+        """Appends the model's parameter groups to ``params``. The last two arguments, the base class's, are unused."""
         layer_of = self._layer_rule(module)
         groups: dict[str, dict[str, Any]] = {}
         frozen = 0
@@ -112,7 +113,7 @@ class CustomLayerDecayOptimizerConstructor(DefaultOptimWrapperConstructor):
             print_log(_table(list(groups.values()), frozen), 'current')
 
     def _layer_rule(self, model: nn.Module) -> Callable[[str], tuple[int, int]]:
-        """What tells a parameter's layer and the number of layers from its name, after checking the options."""
+        """A function from a parameter's name to its layer and the number of layers. Checks the options."""
         prefix, depths, num_layers = self.options.backbone_prefix, self.options.depths, self.options.num_layers
         try:
             backbone = model.get_submodule(prefix.removesuffix('.'))
@@ -171,7 +172,7 @@ class CustomLayerDecayOptimizerConstructor(DefaultOptimWrapperConstructor):
 
 
 def _layer_from_depths(name: str, prefix: str, depths: Sequence[int]) -> tuple[int, int]:
-    """``get_layer_depth`` for a backbone that has InternImage's names but not this method."""
+    """``get_layer_depth`` for a backbone with InternImage's parameter names but without the method."""
     num_layers = sum(depths) + 2
     if not name.startswith(prefix):
         return num_layers - 1, num_layers

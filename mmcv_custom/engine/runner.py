@@ -1,4 +1,4 @@
-"""MMEngine's runner without its assumption that several processes mean several GPUs."""
+"""MMEngine's runner for GPUs and for CPUs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from ..checkpoint import CheckpointError
 
-# Where each launcher says which process this is: rank, number of processes, rank within the machine.
+# The environment variables in which each launcher puts rank, number of processes and rank within the machine.
 LAUNCHERS = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
@@ -25,20 +25,20 @@ LAUNCHERS = {
 
 
 class LauncherError(RuntimeError):
-    """The environment is not what the launcher asked for would have left."""
+    """The environment lacks what the chosen launcher would have set. The text is meant for the user."""
 
 
 def export_rank(launcher: str) -> None:
-    """Puts a launcher's variables into the environment under the names that torch.distributed reads.
+    """Copies a launcher's environment variables to the names that torch.distributed reads.
 
-    Sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, and where they are missing ``MASTER_ADDR`` (under Slurm the first
-    node of the job) and ``MASTER_PORT`` (29500).
+    Sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, and if they are not set ``MASTER_ADDR`` (under Slurm the first node
+    of the job) and ``MASTER_PORT`` (29500).
 
     Args:
         launcher: ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'`` (Open MPI).
 
     Raises:
-        LauncherError: ``launcher`` did not start this process, or nothing says where the first process is.
+        LauncherError: ``launcher`` did not start this process, or the address of the first process is unknown.
     """
     missing = [name for name in LAUNCHERS[launcher] if name not in os.environ]
     if missing:
@@ -58,17 +58,17 @@ def export_rank(launcher: str) -> None:
 
 @RUNNERS.register_module()
 class PortableRunner(Runner):
-    """Trains on GPUs as MMEngine's runner does, and on CPUs too, in one process or in several.
+    """MMEngine's runner, which can also train in several processes on CPUs.
 
-    On a machine where ``mmengine.device.get_device()`` is ``'cpu'`` the processes meet over gloo, the model is wrapped
-    without device ids, and SyncBatchNorm, which needs GPUs, becomes BatchNorm.
+    Where ``mmengine.device.get_device()`` is ``'cpu'``, the processes communicate over gloo, the model is wrapped without
+    device ids, and SyncBatchNorm, which needs GPUs, becomes BatchNorm.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Joins the process group, if there is one. Called by the constructor."""
+        """Joins the process group if there are several processes. Called by the constructor."""
         if self.distributed and not dist.is_initialized():
             export_rank(self.launcher)
-            if get_device() == 'cpu':  # otherwise MMEngine joins
+            if get_device() == 'cpu':  # MMEngine does it for GPUs
                 seconds = env_cfg.get('dist_cfg', {}).get('timeout')
                 dist.init_process_group('gloo', timeout=timedelta(seconds=seconds) if seconds else None)
         super().setup_env(env_cfg)
@@ -76,7 +76,7 @@ class PortableRunner(Runner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Moves the model to its device and wraps it for several processes. Called by the constructor."""
         if self.distributed and get_device() == 'cpu':
-            self.logger.info('No GPU: SyncBatchNorm layers, if any, become BatchNorm with statistics of each process.')
+            self.logger.info('No GPU: SyncBatchNorm layers, if any, become BatchNorm with statistics per process.')
             model = revert_sync_batchnorm(model)
             model_wrapper_cfg = {
                 'broadcast_buffers': False,
@@ -87,7 +87,7 @@ class PortableRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def load_checkpoint(self, filename: str, *args: Any, **options: Any) -> dict:
-        """Loads the weights of a file, and returns its content."""
+        """Loads the weights of a file and returns its content."""
         checkpoint = super().load_checkpoint(filename, *args, **options)
         if self._resume and 'message_hub' not in checkpoint:
             raise CheckpointError(
