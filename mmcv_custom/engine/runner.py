@@ -31,8 +31,8 @@ class LauncherError(RuntimeError):
 def export_rank(launcher: str) -> None:
     """Copies a launcher's environment variables to the names that torch.distributed reads.
 
-    Sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, and if they are not set ``MASTER_ADDR`` (under Slurm the first node
-    of the job) and ``MASTER_PORT`` (29500).
+    Sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, and if they are not set ``MASTER_ADDR`` (under Slurm the first
+    node of the job) and ``MASTER_PORT`` (29500).
 
     Args:
         launcher: ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'`` (Open MPI).
@@ -60,8 +60,8 @@ def export_rank(launcher: str) -> None:
 class PortableRunner(Runner):
     """MMEngine's runner, which can also train in several processes on CPUs.
 
-    Where ``mmengine.device.get_device()`` is ``'cpu'``, the processes communicate over gloo, the model is wrapped without
-    device ids, and SyncBatchNorm, which needs GPUs, becomes BatchNorm.
+    Where ``mmengine.device.get_device()`` is ``'cpu'``, the processes communicate over gloo, the model is wrapped
+    without device ids, and SyncBatchNorm, which needs GPUs, becomes BatchNorm.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
