@@ -56,13 +56,6 @@ def test_figures_printed_by_others_stay(tmp_path: Path, monkeypatch: pytest.Monk
         update.fill_in(metafile, {'a': {'FLOPs': 70}})
 
 
-def test_numbers_as_tables_print_them() -> None:
-    assert page.printed_number('49M') == (49e6, 0.5e6)
-    assert page.printed_number('1.31B') == (1.31e9, pytest.approx(0.005e9))
-    with pytest.raises(ValueError, match="expected a number with a unit, such as '49M', got '49'"):
-        page.printed_number('49')
-
-
 def test_results_of_other_origin_get_a_row_of_their_own() -> None:
     results = {'published': {'box AP': 47.2, 'mask AP': 42.5}, 'converted': {'box AP': 47.1}}
     model = dataclasses.replace(zoo.models()[MASK_RCNN_T], results=results)

@@ -221,18 +221,12 @@ class _MemoryMode(TorchDispatchMode):
             args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to('meta'), (args, kwargs))
         output = func(*args, **kwargs)
         for leaf in tree_leaves(output):
-            if isinstance(leaf, Tensor) and leaf.is_meta:
-                self._follow(leaf.untyped_storage())
+            if isinstance(leaf, Tensor) and leaf.is_meta and (storage := leaf.untyped_storage()) not in self._known:
+                self._known.add(storage)
+                self.live += storage.nbytes()
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self._release, storage.nbytes())
         return output
-
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
-            return
-        self._known.add(storage)
-        size = storage.nbytes()
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._release, size)
 
     def _release(self, size: int) -> None:
         self.live -= size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ ORIGINS = {
 def render(models: Mapping[str, Model], backbones: Mapping[str, Model]) -> str:
     """Everything that the page derives from the metafiles, as Markdown."""
     sections = (
-        _figures(models.values()),
+        _origins(models.values()),
         *(
             _dataset(title, [model for model in models.values() if model.dataset == title])
             for title in dict.fromkeys(model.dataset for model in models.values())
@@ -32,26 +31,11 @@ def render(models: Mapping[str, Model], backbones: Mapping[str, Model]) -> str:
     return '\n'.join(line for section in sections for line in section) + '\n'
 
 
-def _figures(models: Iterable[Model]) -> Iterator[str]:
+def _origins(models: Iterable[Model]) -> Iterator[str]:
     rows = Counter(origin for model in models for origin in model.results)
     yield '**Origin** of the results:\n'
     yield from (f'- *{origin}* ({rows[origin]} rows): {meaning}.' for origin, meaning in ORIGINS.items())
-    printed = [(model.metadata['FLOPs'], model.published['FLOPs']) for model in models if 'FLOPs' in model.published]
-    worst = max((abs(flops / printed_number(text)[0] - 1) for flops, text in printed), default=0)
-    yield f'\nThe measured FLOPs of detectors and segmentors differ from the printed ones by at most {worst:.1%}.\n'
-
-
-def printed_number(text: str) -> tuple[float, float]:
-    """A number as tables print it, such as ``'1.31B'``, and half a unit of its last digit.
-
-    Raises:
-        ValueError: It is not of that form.
-    """
-    match = re.fullmatch(r'(\d+(?:\.(\d+))?)([KMGB])', text)
-    if not match:
-        raise ValueError(f"expected a number with a unit, such as '49M', got {text!r}")
-    unit = {'K': 1e3, 'M': 1e6, 'G': 1e9, 'B': 1e9}[match[3]]
-    return float(match[1]) * unit, 0.5 * unit * 10.0 ** -len(match[2] or '')
+    yield ''
 
 
 def _dataset(title: str, models: Sequence[Model]) -> Iterator[str]:
