@@ -8,12 +8,12 @@ import json
 import math
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
+
 sys.path.insert(0, str(ROOT / 'benchmarks'))  # as for a program that is started from there
 backbone, language_model, linear, measure, op, report, sequence = (
     importlib.import_module(name)

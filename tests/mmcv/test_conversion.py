@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from mmcv_custom import convert_state_dict
 from mmcv_custom.checkpoint.conversion import FAMILIES, convert, convert_checkpoint
+from tests.support import CONFIGS, DATA
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / 'tests/data'
 State = dict[str, Tensor]
 
 # The official configs of which every name and shape was recorded: family, our config, numbers of parameters and of
@@ -84,7 +83,7 @@ def official_state(official: str) -> State:
 
 
 def our_model(config: str) -> nn.Module:
-    cfg = Config.fromfile(ROOT / f'configs/{config}.py')
+    cfg = Config.fromfile(CONFIGS / f'{config}.py')
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         return MODELS.build(cfg.model)

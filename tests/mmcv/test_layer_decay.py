@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import mmdet.utils
@@ -18,8 +17,9 @@ from torch import nn
 import mmcv_custom.engine.layer_decay
 from mmcv_custom import InternImage
 from mmcv_custom.models.arch import PRESETS
+from tests.support import DATA
 
-GOLDEN = json.loads((Path(__file__).parents[1] / 'data' / 'layer_decay.json').read_text())
+GOLDEN = json.loads((DATA / 'layer_decay.json').read_text())
 SMALL = dict(channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), core_op='DCNv3_pytorch')
 LAST = 6  # layer of the head in a model with the backbone above
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ops_dcnv3.arguments import Geometry
+from tests.support import DATA, load_arrays
 
-DATA = Path(__file__).parents[1] / 'data'
 GOLDENS = sorted(path.stem for path in DATA.glob('dcnv3_core_*.npz'))
 
 DEVICES = ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]
@@ -79,9 +78,9 @@ def load_golden(name: str, dtype: torch.dtype = torch.float64) -> tuple[Case, di
     At exactly integer positions the offset gradient of the official reference depends on rounding; there grad_offset is
     that of the floor rule.
     """
-    with np.load(DATA / f'{name}.npz') as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file.files if file[key].dtype == np.float64}
-        numbers = file['args'].tolist()
+    recorded = load_arrays(name)
+    arrays = {key: torch.from_numpy(value) for key, value in recorded.items() if value.dtype == np.float64}
+    numbers = recorded['args'].tolist()
     arrays['grad_offset'] = arrays.pop('grad_offset_floor_rule', arrays['grad_offset'])
     pairs = (tuple(numbers[i : i + 2]) for i in (0, 2, 4, 6))
     geometry = Geometry(*pairs, groups=numbers[8], offset_scale=float(arrays.pop('offset_scale')))

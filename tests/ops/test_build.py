@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from ops_dcnv3 import _build, extension
-
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
 
 
 @pytest.mark.parametrize(

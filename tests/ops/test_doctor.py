@@ -6,14 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ops_dcnv3 import doctor, extension
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 BUILD = extension.BUILD_COMMAND
 CPU = {'path': '/p/_cpu.abi3.so', 'source_hash': 'a', 'stale': False, 'isas': ['avx2', 'baseline'], 'isa': 'avx2'}
 CUDA = {'path': '/p/_cuda.abi3.so', 'source_hash': 'a', 'stale': False, 'archs': ['8.0', '9.0'], 'loaded': True}

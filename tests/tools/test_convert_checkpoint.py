@@ -20,13 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmcv_custom import convert_state_dict
-from mmcv_custom.checkpoint import CheckpointError, load_safely
+from mmcv_custom.checkpoint import CheckpointError, convert, load_safely
 from mmcv_custom.cli import build_runner
-from mmcv_custom.checkpoint import convert
 from tests.shrink import shrink
-from tools import convert_checkpoint, test, train
-
 from tests.support import ROOT
+from tools import convert_checkpoint, test, train
 
 CONFIGS = {
     'dino': ROOT / 'configs/detection/coco/dino-4scale_internimage-t_8xb2-12e-layer-wise-lr_coco.py',

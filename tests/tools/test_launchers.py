@@ -10,9 +10,8 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
-from tools import train
-
 from tests.support import ROOT
+from tools import train
 
 DETECTOR = ROOT / 'configs/demo/mask-rcnn_digits.py'
 COCO = ROOT / 'configs/detection/coco/mask-rcnn_internimage-t_fpn_1x_coco.py'

@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 
 from mmcv_custom.checkpoint import load_safely
-from tools import test, train
-
 from tests.support import ROOT, Run
+from tools import test, train
 
 DETECTOR = ROOT / 'configs/demo/mask-rcnn_digits.py'
 SEGMENTOR = ROOT / 'configs/demo/upernet_digits.py'
