@@ -42,11 +42,11 @@ def shrink(path: Path, data: Path, lr: float, iterations: int) -> Config:
     """A config of ``configs/`` as one that learns a few images by heart, on the CPU.
 
     Model, optimizer and custom hooks keep their types and options but for sizes, counts and what would be downloaded.
-    Data sets, pipelines, evaluators and schedule are replaced: the model is evaluated on the images it was trained on.
+    Datasets, pipelines, evaluators and schedule are replaced: the model is evaluated on the images it was trained on.
 
     Args:
         path: The config.
-        data: Root of a data set of :mod:`tools.demo.digits`, of images of ``SIZE`` pixels.
+        data: Root of a dataset of :mod:`tools.demo.digits`, of images of ``SIZE`` pixels.
         lr: Learning rate, constant.
         iterations: Steps of training, on four images each.
     """

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import LOOPS, METRICS, MODELS, TRANSFORMS, DefaultScope, Registry, init_default_scope
 
-import mmcv_custom  # noqa: F401  (sets up MMEngine)
+from mmcv_custom.registry import SCOPE
 from tests.support import CONFIGS
 
 MASK_RCNN = 'detection/coco/mask-rcnn_internimage-t_fpn_1x_coco.py'
@@ -75,4 +75,4 @@ def test_a_class_that_does_not_exist(tmp_path: Path) -> None:
     cfg = inherit(tmp_path, MASK_RCNN, "model = dict(backbone=dict(type='InternImag'))\n")
     with pytest.raises(KeyError, match='InternImag is not in the mmdet::model registry'):
         MODELS.build(cfg.model)
-    assert MODELS.children['mmcv_custom'].get('InternImag') is None
+    assert MODELS.children[SCOPE].get('InternImag') is None

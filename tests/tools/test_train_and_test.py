@@ -86,7 +86,7 @@ def test_the_segmentor_is_evaluated(run: Run, workplace: Path, segmentor: Path) 
 
 
 TTA_CONFIGS = {
-    'detector': f'_base_ = [{str(DETECTOR)!r}, {str(ROOT / "configs/detection/_base_/flip_tta.py")!r}]',
+    'detector': f'_base_ = [{str(DETECTOR)!r}, {str(ROOT / "configs/detection/_base_/tta.py")!r}]',
     'segmentor': f"""
 _base_ = {str(SEGMENTOR)!r}
 tta_model = dict(type='SegTTAModel')
