@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ def check_geometry(
     if not isinstance(mask_is_logits, bool):
         raise ValueError(f'dcnv3: mask_is_logits must be True or False, got {mask_is_logits!r}')
     # Not math.isfinite, which torch.compile(dynamic=True) cannot trace.
-    if not -math.inf < offset_scale < math.inf:
+    if not isinstance(offset_scale, numbers.Real) or not -math.inf < offset_scale < math.inf:
         raise ValueError(f'dcnv3: offset_scale must be a finite number, got {offset_scale!r}')
     return Geometry(
         _pair('kernel_size', kernel_size, 1),
@@ -75,6 +76,19 @@ def check_geometry(
         float(offset_scale),
         mask_is_logits,
     )
+
+
+def require_tensor(name: str, value: object) -> None:
+    """Raises TypeError where ``value`` is not a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f'{name} must be a torch.Tensor, got {"None" if value is None else type(value).__name__}')
+
+
+def require_ints(**values: object) -> None:
+    """Raises ValueError where one of the values is not an int."""
+    for name, value in values.items():
+        if not isinstance(value, int):
+            raise ValueError(f'{name} must be an int, got {value!r}')
 
 
 def check_tensors(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometry) -> None:
@@ -108,8 +122,8 @@ def check_tensors(input: Tensor, offset: Tensor, mask: Tensor, geometry: Geometr
             'neither may be empty'
         )
     samples = geometry.groups * geometry.points
-    for name, tensor, numbers in (('offset', offset, 2 * samples), ('mask', mask, samples)):
-        expected_shape = (batch, rows, columns, numbers)
+    for name, tensor, count in (('offset', offset, 2 * samples), ('mask', mask, samples)):
+        expected_shape = (batch, rows, columns, count)
         if tuple(tensor.shape) != expected_shape:
             factors = 'groups*kernel_h*kernel_w' + ('*2' if name == 'offset' else '')
             raise ValueError(

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from . import extension
-from .arguments import Geometry, IntOrPair, Pair, check_geometry, check_tensors
+from .arguments import Geometry, IntOrPair, Pair, check_geometry, check_tensors, require_tensor
 from .autocast import autocast
 from .reference import sample_with_grid
 
@@ -61,9 +61,10 @@ def dcnv3(
         input.
 
     Raises:
+        TypeError: ``input``, ``offset`` or ``mask`` is not a tensor.
         ValueError: A rank, shape, dtype, device or number does not fit; the message names argument, value and
             expectation.
-        RuntimeError: A second derivative is asked for.
+        RuntimeError: A second derivative is asked for, or there is not enough memory; the message says for what.
 
     Example:
         >>> input, offset = torch.rand(2, 8, 10, 32), torch.randn(2, 8, 10, 4 * 9 * 2)
@@ -72,6 +73,8 @@ def dcnv3(
         torch.Size([2, 8, 10, 32])
     """
     geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale, mask_is_logits)
+    for name, tensor in (('input', input), ('offset', offset), ('mask', mask)):
+        require_tensor(f'dcnv3: {name}', tensor)
     input, offset, mask = autocast(input, offset, mask)
     check_tensors(input, offset, mask, geometry)
     if extension.has_kernel(input.device.type):

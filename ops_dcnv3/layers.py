@@ -161,6 +161,6 @@ def build_activation(name: str) -> nn.Module:
     Raises:
         ValueError: Any other name.
     """
-    if name not in ACTIVATIONS:
+    if name not in tuple(ACTIVATIONS):  # also where it cannot be hashed
         raise ValueError(f'act_layer must be one of {", ".join(ACTIVATIONS)}, got {name!r}')
     return ACTIVATIONS[name]()

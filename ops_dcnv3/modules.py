@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import Pair, check_geometry
+from .arguments import Pair, check_geometry, require_ints, require_tensor
 from .functional import dcnv3
 from .layers import Linear, Scalable, build_activation, build_norm, scaled
 from .reference import dcnv3_reference
@@ -37,6 +37,7 @@ class _DeformableLayer(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
+        require_ints(channels=channels, groups=groups)
         if groups < 1 or channels < 1 or channels % groups:
             raise ValueError(f'channels must be a positive multiple of groups={groups}, got {channels}')
         self.channels = channels
@@ -88,7 +89,8 @@ class DCNv3(Scalable, _DeformableLayer):
 
     Raises:
         ValueError: ``channels`` is not a multiple of ``groups``, the padding changes the size, ``dw_kernel_size`` is
-            even, or another argument is not one of the values above.
+            even, or another argument is not one of the values above; in the forward, the input is not (N, H, W, C).
+        TypeError: In the forward, the input is not a tensor.
 
     Example:
         >>> layer = DCNv3(channels=64, groups=4)
@@ -114,6 +116,7 @@ class DCNv3(Scalable, _DeformableLayer):
     ) -> None:
         super().__init__(channels, groups)
         dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
+        require_ints(kernel_size=kernel_size, dw_kernel_size=dw_kernel_size, padding=padding, dilation=dilation)
         check_geometry(kernel_size, 1, padding, dilation, groups, offset_scale)
         if 2 * padding != dilation * (kernel_size - 1):
             raise ValueError(
@@ -144,6 +147,11 @@ class DCNv3(Scalable, _DeformableLayer):
 
     def forward(self, input: Tensor, scale: Tensor | None = None) -> Tensor:
         """(N, H, W, C) -> (N, H, W, C), times ``scale`` (C,) if given."""
+        require_tensor('input', input)
+        if input.dim() != 4 or input.shape[1] < 1 or input.shape[2] < 1 or input.shape[3] != self.channels:
+            raise ValueError(
+                f'input must be (N, H, W, C={self.channels}) with at least one pixel, got shape {tuple(input.shape)}'
+            )
         projected = self.input_proj(input)
         context = self.dw_conv(input.permute(0, 3, 1, 2))  # (N, H, W, C)
         sampled = self.operator(
@@ -196,6 +204,7 @@ class DCNv3_1d(_DeformableLayer):
     Raises:
         ValueError: ``channels`` is not a multiple of ``groups``, or another argument is not one of the values above; in
             the forward, the input is not (N, L, C), or ``causal`` and longer than 262,144 positions.
+        TypeError: In the forward, the input is not a tensor.
 
     Example:
         >>> layer = DCNv3_1d(channels=64, groups=4, kernel_size=5, causal=True)
@@ -217,6 +226,7 @@ class DCNv3_1d(_DeformableLayer):
     ) -> None:
         super().__init__(channels, groups)
         dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
+        require_ints(kernel_size=kernel_size, dw_kernel_size=dw_kernel_size, dilation=dilation)
         if kernel_size < 1 or dilation < 1 or dilation * (kernel_size - 1) % 2:
             raise ValueError(
                 'kernel_size and dilation must be positive and dilation * (kernel_size - 1) even, '
@@ -240,6 +250,7 @@ class DCNv3_1d(_DeformableLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, L, C) -> (N, L, C)."""
+        require_tensor('input', input)
         if input.dim() != 3 or input.shape[1] < 1 or input.shape[2] != self.channels:
             raise ValueError(f'input must be (N, L >= 1, C={self.channels}), got shape {tuple(input.shape)}')
         length = input.shape[1]

@@ -8,12 +8,12 @@
 #include <vector>
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include "allocate.h"
 #include "dcnv3.h"
 
 namespace dcnv3 {
@@ -110,6 +110,24 @@ inline void check_grad_output(const Tensor& grad_output, const Tensor& input, co
       "dcnv3: grad_output must have the dtype and the device of input");
 }
 
+// The tensors of a call, contiguous.
+struct Inputs {
+  Tensor input, offset, mask;
+
+  Inputs(const Tensor& input_in, const Tensor& offset_in, const Tensor& mask_in)
+      : input(Allocator("a contiguous input", input_in).contiguous()),
+        offset(Allocator("a contiguous offset", offset_in).contiguous()),
+        mask(Allocator("a contiguous mask", mask_in).contiguous()) {}
+};
+
+inline Tensor contiguous_grad_output(const Tensor& grad_output) {
+  return Allocator("a contiguous grad_output", grad_output).contiguous();
+}
+
+inline Tensor empty_output(const Params& p, const Tensor& input) {
+  return Allocator("the output", input).empty({p.batch, p.y.out_size, p.x.out_size, p.channels()});
+}
+
 template <typename T>
 const T* data(const Tensor& tensor) {
   return static_cast<const T*>(tensor.const_data_ptr());
@@ -148,11 +166,11 @@ class BackwardResult {
         dtype_(input.scalar_type()),
         grad_input_(
             needs_input
-                ? torch::stable::new_zeros(
-                      input, input.sizes(), dtype_ == ScalarType::Double ? ScalarType::Double : ScalarType::Float)
+                ? Allocator("the gradient of input", input)
+                      .zeros(input.sizes(), dtype_ == ScalarType::Double ? ScalarType::Double : ScalarType::Float)
                 : torch::stable::new_empty(input, {0})),
-        grad_offset_(empty_or_none(offset, needs_sampling)),
-        grad_mask_(empty_or_none(mask, needs_sampling)) {}
+        grad_offset_(empty_or_none("the gradient of offset", offset, needs_sampling)),
+        grad_mask_(empty_or_none("the gradient of mask", mask, needs_sampling)) {}
 
   template <typename T>
   T* grad_input() const {
@@ -169,12 +187,12 @@ class BackwardResult {
 
   Gradients finish() const {
     const bool same = grad_input_.scalar_type() == dtype_;
-    return {same ? grad_input_ : torch::stable::to(grad_input_, dtype_), grad_offset_, grad_mask_};
+    return {same ? grad_input_ : Allocator("the gradient of input", grad_input_).to(dtype_), grad_offset_, grad_mask_};
   }
 
  private:
-  static Tensor empty_or_none(const Tensor& like, bool wanted) {
-    return wanted ? torch::stable::new_empty(like, like.sizes()) : torch::stable::new_empty(like, {0});
+  static Tensor empty_or_none(const char* name, const Tensor& like, bool wanted) {
+    return wanted ? Allocator(name, like).empty(like.sizes()) : torch::stable::new_empty(like, {0});
   }
 
   bool needs_input_, needs_sampling_;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -126,3 +127,96 @@ def test_large_images_agree_across_threads(threads):
     assert relative_error(output, expected) < 1e-5
     for grad, other in zip(gradients(output, case, grad_output), gradients(expected, case, grad_output), strict=True):
         assert relative_error(grad, other) < 1e-4
+
+
+RUN_OUT_OF_MEMORY = """
+import resource, sys
+import torch
+from ops_dcnv3 import dcnv3
+
+SIDE = 2049  # of a kernel; the plan of one output pixel takes 72 bytes for each of its points, 302 MB
+
+
+def limit_memory(mebibytes):
+    pages = int(open('/proc/self/statm').read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + mebibytes * 2**20,) * 2)
+
+
+def large_kernel(batch):
+    shape = batch, 1, 1, SIDE**2
+    offset = torch.zeros(batch, 1, 1, 2 * SIDE**2, dtype=torch.bfloat16)
+    return torch.ones(batch, 1, 1, 1).bfloat16(), offset, torch.ones(shape).bfloat16(), SIDE, 1, SIDE // 2
+
+
+def pixels(side, channels, dtype=torch.float32):
+    tensors = torch.zeros(1, side, side, channels), torch.zeros(1, side, side, 2), torch.ones(1, side, side, 1)
+    return tuple(t.to(dtype) for t in tensors)
+
+
+def contiguous_input():
+    _, *others = pixels(1, 1)
+    limit_memory(100)
+    dcnv3(torch.zeros(1).expand(1, 1, 1, 2**26), *others, 1)
+
+
+def output():
+    _, *others = pixels(41, 1)
+    limit_memory(100)
+    dcnv3(torch.zeros(1, 1, 1, 2**20), *others, 1, padding=20)
+
+
+def plan(batch=1):
+    arguments = large_kernel(batch)
+    torch.set_num_threads(batch)
+    limit_memory(100)
+    dcnv3(*arguments)
+
+
+def plan_of_threads():
+    plan(batch=2)
+
+
+def gradient(index, memory, *arguments):
+    arguments[index].requires_grad_()
+    output = dcnv3(*arguments)
+    grad_output = torch.ones_like(output)
+    limit_memory(memory)
+    output.backward(grad_output)
+
+
+def grad_input():
+    gradient(0, 50, *pixels(1, 2**24), 1)
+
+
+def grad_mask():
+    gradient(2, 450, *large_kernel(1))
+
+
+tensors = [t.requires_grad_() for t in pixels(64, 32)]
+dcnv3(*tensors, 1).sum().backward()  # starts torch's threads
+try:
+    globals()[sys.argv[1]]()
+except RuntimeError as error:
+    print(error)
+torch.ones(10).sum()
+"""
+
+
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('contiguous_input', '268435456 bytes for a contiguous input'),
+        ('output', '7050625024 bytes for the output'),
+        ('plan', r'3022\d{5} bytes for the plan of a thread'),
+        ('plan_of_threads', r'3022\d{5} bytes for the plan of a thread'),
+        ('grad_input', '67108864 bytes for the gradient of input'),
+        ('grad_mask', "bytes for the gradients of a thread's samples"),
+    ],
+)
+def test_out_of_memory_says_for_what_and_how_much(name, message):
+    command = [sys.executable, '-W', 'ignore', '-c', RUN_OUT_OF_MEMORY, name]
+    result = subprocess.run(
+        command, env=os.environ | {'OMP_NUM_THREADS': '2'}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(f'dcnv3: cannot allocate .*{message}: out of memory\n', result.stdout), result.stdout

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ops_dcnv3 import dcnv3, dcnv3_reference
 from ops_dcnv3.arguments import Geometry
@@ -294,6 +296,11 @@ ERRORS = {
     'groups 0': (dict(groups=0), 'groups must be an int >= 1, got 0'),
     'mask_is_logits': (dict(mask_is_logits='False'), "mask_is_logits must be True or False, got 'False'"),
     'offset_scale': (dict(offset_scale=float('nan')), 'offset_scale must be a finite number, got nan'),
+    'offset_scale None': (dict(offset_scale=None), 'offset_scale must be a finite number, got None'),
+    'offset_scale array': (dict(offset_scale=np.ones(2)), 'offset_scale must be a finite number, got array'),
+    'offset_scale text': (dict(offset_scale='1'), "offset_scale must be a finite number, got '1'"),
+    'groups None': (dict(groups=None), 'groups must be an int >= 1, got None'),
+    'padding None': (dict(padding=None), 'padding must be an int >= 0 .* got None'),
 }
 
 
@@ -306,6 +313,20 @@ def test_errors_name_argument_value_and_expectation(operator, name):
     operator(**_arguments())
 
 
+@pytest.mark.parametrize('operator', OPERATORS)
+@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize('argument', ['input', 'offset', 'mask'])
+@pytest.mark.parametrize(
+    'change, got', [(None, 'None'), (Tensor.tolist, 'list'), (Tensor.numpy, 'ndarray')], ids=['none', 'list', 'numpy']
+)
+def test_what_is_no_tensor_is_named(operator, autocast, argument, change, got):
+    with (
+        torch.autocast('cpu', torch.bfloat16, enabled=autocast),
+        pytest.raises(TypeError, match=f'^dcnv3: {argument} must be a torch.Tensor, got {got}$'),
+    ):
+        operator(**_arguments(**{argument: change}))
+
+
 def bare_arguments(**changes):
     """Arguments of torch.ops.dcnv3, with a list of any length where a pair is expected."""
     arguments = _arguments(**changes)
@@ -314,8 +335,9 @@ def bare_arguments(**changes):
     return list(arguments.values())
 
 
-# The schema refuses the first two. With a meta tensor nothing is read, and offset_scale is never an index.
-NOT_BARE = ('kernel triple', 'kernel float', 'device', 'offset_scale')
+# With a meta tensor nothing is read, and offset_scale is never an index. The schema refuses what has another type.
+NOT_BARE = ('kernel triple', 'kernel float', 'device', 'offset_scale', 'offset_scale None', 'offset_scale array')
+NOT_BARE += ('offset_scale text', 'groups None', 'padding None')
 BARE_ERRORS = {name: ERRORS[name][0] for name in ERRORS if name not in NOT_BARE} | {
     'single number': dict(kernel_size=[1]),
     'no number': dict(dilation=[]),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ops_dcnv3 import DCNv3, DCNv3_pytorch
+from ops_dcnv3 import DCNv3, DCNv3_1d, DCNv3_pytorch
 
 OPTIONS = {
     'default': dict(),
@@ -97,8 +100,32 @@ def test_autocast_trains(dtype):
         (dict(dw_kernel_size=4), 'dw_kernel_size must be odd and positive, got 4'),
         (dict(norm_layer='GN'), "norm_layer must be one of LN, BN, got 'GN'"),
         (dict(act_layer='Tanh'), "act_layer must be one of GELU, ReLU, SiLU, got 'Tanh'"),
+        (dict(act_layer=['GELU']), r"act_layer must be one of GELU, ReLU, SiLU, got \['GELU'\]"),
+        (dict(channels=None), 'channels must be an int, got None'),
+        (dict(groups='2'), "groups must be an int, got '2'"),
+        (dict(kernel_size=(3, 3)), r'kernel_size must be an int, got \(3, 3\)'),
+        (dict(dw_kernel_size=3.0), 'dw_kernel_size must be an int, got 3.0'),
+        (dict(padding=None), 'padding must be an int, got None'),
+        (dict(dilation=[1]), r'dilation must be an int, got \[1\]'),
+        (dict(offset_scale=None), 'offset_scale must be a finite number, got None'),
     ],
 )
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         DCNv3(**(dict(channels=32, groups=2) | options))
+
+
+@pytest.mark.parametrize('layer_type', [DCNv3, DCNv3_pytorch])
+@pytest.mark.parametrize(
+    'shape', [(), (32,), (5, 32), (5, 6, 32), (2, 5, 6, 31), (2, 32, 5, 6), (2, 0, 6, 32), (2, 5, 0, 32)]
+)
+def test_an_input_of_another_shape_is_named(layer_type, shape):
+    with pytest.raises(ValueError, match=rf'input must be \(N, H, W, C=32\) .*, got shape {re.escape(str(shape))}$'):
+        layer_type(32, 2)(torch.rand(shape))
+
+
+@pytest.mark.parametrize('layer', [DCNv3(32, 2), DCNv3_1d(32, 2)], ids=['2d', '1d'])
+@pytest.mark.parametrize('value, got', [(None, 'None'), ([1.0], 'list'), (np.ones((2, 5, 6, 32)), 'ndarray')])
+def test_an_input_that_is_no_tensor_is_named(layer, value, got):
+    with pytest.raises(TypeError, match=f'^input must be a torch.Tensor, got {got}$'):
+        layer(value)

@@ -66,13 +66,14 @@ DCNV3_INLINE void add_partial(const T* partial, Pack<T, kLanes<T>> products[4]) 
 template <typename scalar_t>
 struct SamplingBuffers {
   using T = acc_t<scalar_t>;
+  static constexpr const char* kName = "the gradients of a thread's samples";
   std::unique_ptr<T[]> products, by_x, by_y, by_mask;
 
   explicit SamplingBuffers(int64_t capacity)
-      : products(std::make_unique<T[]>(4 * kPartialLanes * capacity)),
-        by_x(std::make_unique<T[]>(capacity)),
-        by_y(std::make_unique<T[]>(capacity)),
-        by_mask(std::make_unique<T[]>(capacity)) {}
+      : products(allocate<T>(kName, 4 * kPartialLanes * capacity)),
+        by_x(allocate<T>(kName, capacity)),
+        by_y(allocate<T>(kName, capacity)),
+        by_mask(allocate<T>(kName, capacity)) {}
 };
 
 // Turns the products of a chunk into gradients, which begin at the given addresses.

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <type_traits>
 #include <utility>
 
@@ -69,7 +71,20 @@ int64_t work(const Params& p) { return p.batch * p.out_pixels() * p.channels() *
 
 template <typename Task>
 void parallel(int64_t tasks, int64_t grain, const Task& task) {
-  torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) { run(task, begin, end); });
+  // torch would replace the exception of a thread by one that says only that the loop failed.
+  std::exception_ptr failure;
+  std::mutex mutex;
+  torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+    try {
+      run(task, begin, end);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      failure = std::current_exception();
+    }
+  });
+  if (failure) {
+    std::rethrow_exception(failure);
+  }
 }
 
 Tensor forward(
@@ -77,13 +92,12 @@ Tensor forward(
     Ints dilation, int64_t groups, double offset_scale, bool mask_is_logits) {
   const Params p =
       make_params(input_in, offset_in, mask_in, kernel_size, stride, padding, dilation, groups, offset_scale);
-  const Tensor input = torch::stable::contiguous(input_in);
-  const Tensor offset = torch::stable::contiguous(offset_in);
-  const Tensor mask = torch::stable::contiguous(mask_in);
-  Tensor output = torch::stable::new_empty(input, {p.batch, p.y.out_size, p.x.out_size, p.channels()});
-  dispatch(input.scalar_type(), [&](auto zero) {
+  const Inputs in(input_in, offset_in, mask_in);
+  Tensor output = empty_output(p, in.input);
+  dispatch(in.input.scalar_type(), [&](auto zero) {
     using scalar_t = decltype(zero);
-    const Tensors<scalar_t> t{p, data<scalar_t>(input), data<scalar_t>(offset), data<scalar_t>(mask), mask_is_logits};
+    const Tensors<scalar_t> t{
+        p, data<scalar_t>(in.input), data<scalar_t>(in.offset), data<scalar_t>(in.mask), mask_is_logits};
     const Pieces pieces(p);
     const int64_t tasks = p.batch * pieces.per_image;
     parallel(tasks, grain(tasks, work(p)), Forward<scalar_t>{t, pieces, mutable_data<scalar_t>(output)});
@@ -98,15 +112,14 @@ Gradients backward(
   const Params p =
       make_params(input_in, offset_in, mask_in, kernel_size, stride, padding, dilation, groups, offset_scale);
   check_grad_output(grad_in, input_in, p);
-  const Tensor grad_output = torch::stable::contiguous(grad_in);
-  const Tensor input = torch::stable::contiguous(input_in);
-  const Tensor offset = torch::stable::contiguous(offset_in);
-  const Tensor mask = torch::stable::contiguous(mask_in);
+  const Tensor grad_output = contiguous_grad_output(grad_in);
+  const Inputs in(input_in, offset_in, mask_in);
 
-  BackwardResult result(input, offset, mask, needs_input, needs_sampling);
-  dispatch(input.scalar_type(), [&](auto zero) {
+  BackwardResult result(in.input, in.offset, in.mask, needs_input, needs_sampling);
+  dispatch(in.input.scalar_type(), [&](auto zero) {
     using scalar_t = decltype(zero);
-    const Tensors<scalar_t> t{p, data<scalar_t>(input), data<scalar_t>(offset), data<scalar_t>(mask), mask_is_logits};
+    const Tensors<scalar_t> t{
+        p, data<scalar_t>(in.input), data<scalar_t>(in.offset), data<scalar_t>(in.mask), mask_is_logits};
     const Pieces pieces(p);
     const int64_t tasks = p.batch * pieces.per_image, pixels = p.batch * p.y.size * p.x.size;
     // Each band costs another look at the pieces that reach over its ends, so there are as few as keep the threads
@@ -115,7 +128,7 @@ Gradients backward(
     const int64_t bands = std::min<int64_t>(torch::stable::get_num_threads(), (pixels + least - 1) / least);
     std::unique_ptr<PixelRange[]> reach;
     if (needs_input && bands > 0 && p.batch % bands != 0) {
-      reach = std::make_unique<PixelRange[]>(tasks);
+      reach = allocate<PixelRange>("the pixels that each row reaches", tasks);
       parallel(tasks, grain(tasks, work(p)), Reach<scalar_t>{t, pieces, reach.get()});
     }
     parallel(

@@ -53,8 +53,8 @@ class Plan {
   Plan(const Tensors<scalar_t>& tensors, const Pieces& pieces) : t_(tensors), p_(tensors.p), points_(p_.points()) {
     const int64_t samples = pieces.chunk_units() * points_;
     capacity_ = (samples + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
-    reals_ = std::make_unique<T[]>(kReals * capacity_);
-    integers_ = std::make_unique<int32_t[]>(kIntegers * capacity_);
+    reals_ = allocate<T>("the plan of a thread", kReals * capacity_);
+    integers_ = allocate<int32_t>("the plan of a thread", kIntegers * capacity_);
     for (int64_t i = 0; i < samples; ++i) {
       at(kTapY)[i] = static_cast<T>(p_.tap_y(i % points_));
       at(kTapX)[i] = static_cast<T>(p_.tap_x(i % points_));

@@ -8,7 +8,8 @@ template <typename T>
 DCNV3_INLINE Pack<T, kLanes<T>> exp_of_moderate(const Pack<T, kLanes<T>>& x) {
   constexpr bool kDouble = std::is_same_v<T, double>;
   using Reals = Pack<T, kLanes<T>>;
-  using Bits = Pack<std::conditional_t<kDouble, int64_t, int32_t>, kLanes<T>>;
+  // Unsigned: the sum below overflows for a NaN.
+  using Bits = Pack<std::conditional_t<kDouble, uint64_t, uint32_t>, kLanes<T>>;
   constexpr int kDegree = kDouble ? 13 : 7, kMantissaBits = kDouble ? 52 : 23;
   constexpr T kLeast = kDouble ? -708 : -87;
   constexpr T kRounder = kDouble ? 0x1.8p52 : 0x1.8p23f;  // adding it leaves the nearest integer in the lowest bits

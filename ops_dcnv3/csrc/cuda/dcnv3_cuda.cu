@@ -48,16 +48,6 @@ void check_launch(const char* name) {
   STD_TORCH_CHECK(status == cudaSuccess, "dcnv3: launch of the ", name, " kernel failed: ", cudaGetErrorString(status));
 }
 
-// The tensors of a call, contiguous, on the device that the guard has chosen.
-struct Inputs {
-  Tensor input, offset, mask;
-
-  Inputs(const Tensor& input_in, const Tensor& offset_in, const Tensor& mask_in)
-      : input(torch::stable::contiguous(input_in)),
-        offset(torch::stable::contiguous(offset_in)),
-        mask(torch::stable::contiguous(mask_in)) {}
-};
-
 // Calls f(zero of the C++ type, channels per thread as a constant).
 template <typename F>
 void dispatch_width(const Params& p, const Tensor& input, const Tensor& other, const F& f) {
@@ -79,7 +69,7 @@ Tensor forward(
   const int32_t device = input_in.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   const Inputs in(input_in, offset_in, mask_in);
-  Tensor output = torch::stable::new_empty(in.input, {p.batch, p.y.out_size, p.x.out_size, p.channels()});
+  Tensor output = empty_output(p, in.input);
   if (p.batch == 0) {
     return output;
   }
@@ -101,9 +91,10 @@ class FixedPoint {
  public:
   FixedPoint(const Params& p, const Tensor& grad_output, const Tensor& mask, bool mask_is_logits, cudaStream_t stream)
       : stream_(stream),
-        sums_(torch::stable::new_zeros(grad_output, {p.batch, p.y.size, p.x.size, p.channels()}, ScalarType::Long)),
-        per_unit_(torch::stable::new_empty(grad_output, {1}, ScalarType::Double)) {
-    Tensor magnitudes = torch::stable::new_zeros(grad_output, {2}, ScalarType::Int);
+        sums_(Allocator("the gradient of input in fixed point", grad_output)
+                  .zeros({p.batch, p.y.size, p.x.size, p.channels()}, ScalarType::Long)),
+        per_unit_(Allocator("the unit of the fixed point", grad_output).empty({1}, ScalarType::Double)) {
+    Tensor magnitudes = Allocator("the largest magnitudes", grad_output).zeros({2}, ScalarType::Int);
     unsigned* const largest = static_cast<unsigned*>(magnitudes.mutable_data_ptr());
     dispatch(grad_output.scalar_type(), [&](auto zero) {
       using scalar_t = decltype(zero);
@@ -144,7 +135,7 @@ Gradients backward(
   check_grad_output(grad_in, input_in, p);
   const int32_t device = input_in.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
-  const Tensor grad_output = torch::stable::contiguous(grad_in);
+  const Tensor grad_output = contiguous_grad_output(grad_in);
   const Inputs in(input_in, offset_in, mask_in);
   BackwardResult result(in.input, in.offset, in.mask, needs_input, needs_sampling);
   if (p.batch == 0) {
