@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -11,6 +12,16 @@ from ops_dcnv3 import DCNv3, DCNv3_pytorch
 CORE_OPS: dict[str, type[DCNv3]] = {'DCNv3': DCNv3, 'DCNv3_pytorch': DCNv3_pytorch}
 DEPTH_GROWTH = 1.09  # alpha of the scaling rules
 WIDTH_GROWTH = 1.36  # beta; alpha * beta**1.99 is about 2, so that each step doubles the FLOPs
+
+
+def is_int(value: Any, low: int) -> bool:
+    """Whether a value from a config is an int of at least ``low``."""
+    return isinstance(value, int) and value >= low
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from a config is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -57,14 +68,14 @@ class Arch:
 
     def __post_init__(self) -> None:
         for name, values in (('depths', self.depths), ('groups', self.groups)):
-            if not isinstance(values, Sequence) or not values or min(values) < 1:
+            if not isinstance(values, Sequence) or not values or not all(is_int(value, 1) for value in values):
                 raise ValueError(f'{name} must be positive ints, one per stage, got {values}')
         if len(self.groups) != len(self.depths):
             raise ValueError(
                 f'groups must have one entry per stage, {len(self.depths)} as depths={tuple(self.depths)} has, '
                 f'got {tuple(self.groups)}'
             )
-        if self.channels < 2 or self.channels % 2:
+        if not is_int(self.channels, 2) or self.channels % 2:
             raise ValueError(
                 f'channels must be even and positive (the stem begins with half of them), got {self.channels}'
             )
@@ -78,9 +89,22 @@ class Arch:
                 f'res_post_norm=True needs layer_scale=None, got layer_scale={self.layer_scale}: '
                 'with layer scale the published blocks never apply those norms'
             )
+        for name in ('mlp_ratio', 'offset_scale', 'layer_scale'):
+            value = getattr(self, name)
+            if not is_number(value) and (name, value) != ('layer_scale', None):
+                raise ValueError(f'{name} must be a finite number, got {value!r}')
         if self.mlp_ratio <= 0:
             raise ValueError(f'mlp_ratio must be positive, got {self.mlp_ratio}')
+        if int(self.channels * self.mlp_ratio) < 1:
+            raise ValueError(f'mlp_ratio={self.mlp_ratio} of channels={self.channels} leaves no hidden channel')
+        if self.dw_kernel_size is not None and (not is_int(self.dw_kernel_size, 1) or self.dw_kernel_size % 2 == 0):
+            raise ValueError(f'dw_kernel_size must be odd and positive, got {self.dw_kernel_size!r}')
+        for name in ('post_norm', 'res_post_norm', 'level2_post_norm', 'center_feature_scale'):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
         ids = self.level2_post_norm_block_ids
+        if ids is not None and not (isinstance(ids, Sequence) and all(is_int(index, 0) for index in ids)):
+            raise ValueError(f'level2_post_norm_block_ids must be ints, got {ids!r}')
         if self.level2_post_norm != bool(ids):
             raise ValueError(
                 'level2_post_norm and level2_post_norm_block_ids must be given together, '
@@ -116,7 +140,7 @@ class Arch:
             ValueError: No such preset.
             TypeError: No such option.
         """
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f'arch must be one of {", ".join(PRESETS)}, got {name!r}')
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(overrides) - set(known))

@@ -16,7 +16,7 @@ from ops_dcnv3 import DCNv3
 from ops_dcnv3.layers import Linear, Scalable, build_activation, build_norm, scaled
 
 from ..checkpoint import load_pretrained_backbone
-from .arch import CORE_OPS, Arch
+from .arch import CORE_OPS, Arch, is_int, is_number
 
 
 class Stem(nn.Module):
@@ -180,8 +180,8 @@ class InternImage(BaseModule):
             ``core_op``.
 
     Raises:
-        TypeError: Unknown keyword.
-        ValueError: A value out of range.
+        TypeError: Unknown keyword, or ``init_cfg`` without a type.
+        ValueError: A value out of range or of a wrong type.
 
     Example:
         >>> model = InternImage('tiny', core_op='DCNv3_pytorch').eval()
@@ -202,17 +202,27 @@ class InternImage(BaseModule):
         init_cfg: dict | list[dict] | None = None,
         **arch_options: Any,
     ) -> None:
+        configs = init_cfg if isinstance(init_cfg, list | tuple) else [] if init_cfg is None else [init_cfg]
+        if not all(isinstance(cfg, dict) and 'type' in cfg for cfg in configs):
+            raise TypeError(f'init_cfg must be a dict with a type, a list of such or None, got {init_cfg!r}')
         super().__init__(init_cfg)
         self.arch = Arch.resolve(arch, arch_options)
         stages = range(self.arch.num_stages)
-        out_indices = tuple(stages if out_indices is None else out_indices)
-        if not out_indices or not set(out_indices) <= set(stages):
+        out_indices = stages if out_indices is None else out_indices
+        out_indices = tuple(out_indices) if isinstance(out_indices, Sequence) else out_indices
+        if not isinstance(out_indices, tuple) or not out_indices or not all(index in stages for index in out_indices):
             raise ValueError(f'out_indices must be one or more of {", ".join(map(str, stages))}, got {out_indices}')
-        if not 0 <= drop_path_rate < 1:
+        if not is_number(drop_path_rate) or not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
+        if not is_number(drop_rate) or not 0 <= drop_rate <= 1:
+            raise ValueError(f'drop_rate must lie in [0, 1], got {drop_rate}')
+        if not is_int(in_channels, 1):
+            raise ValueError(f'in_channels must be a positive int, got {in_channels!r}')
+        if not isinstance(with_cp, bool):
+            raise ValueError(f'with_cp must be True or False, got {with_cp!r}')
         if drop_path_type not in ('linear', 'uniform'):
             raise ValueError(f"drop_path_type must be 'linear' or 'uniform', got {drop_path_type!r}")
-        if frozen_stages not in range(-1, len(stages) + 1):
+        if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= len(stages):
             known = ', '.join(map(str, range(-1, len(stages))))
             raise ValueError(f'frozen_stages must be {known} or {len(stages)}, got {frozen_stages}')
         self.out_indices = out_indices

@@ -19,14 +19,18 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 CLASSES = tuple('0123456789')
 SEED = 2
+STAMP = 'digits.json'  # holds the arguments of generate()
+ENTRIES = {'images', 'masks', 'annotations', STAMP}
 # scikit-image's names, and scikit-learn's two with their suffix. All are PNG files, or JPEG files of full chroma, which
 # decoders agree on.
 PHOTOS = {
@@ -216,6 +220,15 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> No
     (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
 
 
+def _read_stamp(root: Path) -> dict[str, int] | None:
+    """The arguments with which the dataset in a folder was made; ``None`` if it is none of ours."""
+    try:
+        found = json.loads((root / STAMP).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and 'version' in found else None
+
+
 def generate(root: str | Path, train: int = 1500, val: int = 100, size: int = 160, seed: int = SEED) -> bool:
     """Write the dataset below `root`, unless the same one is there already.
 
@@ -236,20 +249,27 @@ def generate(root: str | Path, train: int = 1500, val: int = 100, size: int = 16
         raise ValueError(f'train and val must be at least 1, got train={train}, val={val}')
     if not 64 <= size <= 300:
         raise ValueError(f'size must be from 64 to 300, got {size}')
-    root = Path(root)
-    stamp = root / 'digits.json'
+    if seed < 0:
+        raise ValueError(f'seed must be at least 0, got {seed}')
+    root = Path(root).resolve()
     wanted = dict(version=1, train=train, val=val, size=size, seed=seed)
-    if stamp.exists() and json.loads(stamp.read_text()) == wanted:
+    found = _read_stamp(root)
+    if found == wanted:
         return False
-    if root.exists() and any(root.iterdir()) and not stamp.exists():
-        raise FileExistsError(f'{root} is not empty and holds no digits.json: name another folder')
-    partial = root.with_name(root.name + '.partial')  # renamed when whole: an interrupted run leaves nothing half-done
-    shutil.rmtree(partial, ignore_errors=True)
-    for split, count in (('train', train), ('val', val)):
-        _write_split(partial, split, count, size, seed)
-    (partial / stamp.name).write_text(json.dumps(wanted))
-    shutil.rmtree(root, ignore_errors=True)
-    partial.rename(root)
+    if root.exists() and {path.name for path in root.iterdir()} - (ENTRIES if found else set()):
+        raise FileExistsError(
+            f'{root} is not empty and holds files that this program did not write: name another folder'
+        )
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # The folder gets its name when it is whole: an interrupted run leaves nothing half-done.
+    with TemporaryDirectory(dir=root.parent, prefix=f'.{root.name}.') as draft:
+        partial = Path(draft, 'digits')
+        for split, count in (('train', train), ('val', val)):
+            _write_split(partial, split, count, size, seed)
+        (partial / STAMP).write_text(json.dumps(wanted))
+        if found:
+            shutil.rmtree(root)
+        partial.rename(root)
     return True
 
 
@@ -261,7 +281,10 @@ def main() -> None:
     parser.add_argument('--size', type=int, default=160, help='height and width in pixels (default %(default)s)')
     parser.add_argument('--seed', type=int, default=SEED)
     args = parser.parse_args()
-    written = generate(**vars(args))
+    try:
+        written = generate(**vars(args))
+    except (ValueError, OSError) as problem:
+        sys.exit(f'error: {problem}')
     print(f'{args.root} {"written" if written else "is there already"}')
 
 

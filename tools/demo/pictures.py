@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,8 @@ def plot_curve(axes: Axes, title: str, scalars: list[dict[str, Any]], metrics: d
     right = axes.twinx()
     for key, (label, unit) in metrics.items():
         points = [(entry['step'], entry[key] / unit) for entry in scalars if key in entry]
+        if not points:  # mmdet logs no metric while a detector finds nothing
+            continue
         right.plot(*zip(*points, strict=True), marker='o', label=f'{label} {points[-1][1]:.3f}')
     right.set(ylabel='validation', ylim=(0, 1))
     handles = [*axes.get_lines(), *right.get_lines()]
@@ -77,14 +78,13 @@ def true_instances(content: dict[str, Any], image_id: int) -> list[tuple[int, di
     return [(entry['category_id'] - 1, entry['segmentation'], entry['bbox']) for entry in found]
 
 
-def predicted_instances(prediction: dict[str, Any]) -> list[tuple[int, dict, list[float]]]:
-    """What a detector is sure enough of."""
-    found = prediction['pred_instances']
-    columns = (found[key] for key in ('labels', 'masks', 'bboxes', 'scores'))
+def predicted_instances(prefix: Path, image_id: int) -> list[tuple[int, dict, list[float]]]:
+    """What a detector is sure enough of in one image, from the two files that mmdet's CocoMetric writes."""
+    boxes, masks = (json.loads(Path(f'{prefix}.{kind}.json').read_text()) for kind in ('bbox', 'segm'))
     return [
-        (int(label), code, [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()])
-        for label, code, box, score in zip(*columns, strict=True)
-        if score >= MIN_SCORE
+        (box['category_id'] - 1, mask['segmentation'], box['bbox'])
+        for box, mask in zip(boxes, masks, strict=True)
+        if box['image_id'] == image_id and box['score'] >= MIN_SCORE
     ]
 
 
@@ -93,22 +93,21 @@ def draw_sheet(data: Path, detector: Path, segmentor: Path, out: Path, count: in
 
     Args:
         data: Root of the dataset.
-        detector, segmentor: Predictions, files of the option --out of tools/test.py.
+        detector: Predictions, the ``outfile_prefix`` of mmdet's CocoMetric.
+        segmentor: Predictions, the ``output_dir`` of mmseg's IoUMetric, with a label image for every image.
         out: PNG file.
     """
     content = json.loads((data / 'annotations' / 'val.json').read_text())
-    boxes = {prediction['img_id']: prediction for prediction in pickle.loads(detector.read_bytes())}
-    maps = {Path(prediction['img_path']).name: prediction for prediction in pickle.loads(segmentor.read_bytes())}
     images = content['images'][:count]
     figure, grid = plt.subplots(4, len(images), figsize=(2 * len(images), 8.4), layout='constrained', squeeze=False)
     for row, title in zip(grid, ('image', 'truth', 'Mask R-CNN', 'UperNet'), strict=True):
         row[0].set_ylabel(title, fontsize=14)
     for column, image in zip(grid.T, images, strict=True):
         pixels = np.asarray(Image.open(data / 'images' / 'val' / image['file_name']))
-        labels = maps[image['file_name']]['pred_sem_seg'].numpy()
+        labels = np.asarray(Image.open(segmentor / image['file_name']))
         column[0].imshow(pixels)
         draw_instances(column[1], pixels, true_instances(content, image['id']))
-        draw_instances(column[2], pixels, predicted_instances(boxes[image['id']]))
+        draw_instances(column[2], pixels, predicted_instances(detector, image['id']))
         column[3].imshow(paint(pixels, [(digit, labels == 1 + digit) for digit in range(10)]))
         for axes in column:
             axes.set(xticks=[], yticks=[])

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from digits import generate
@@ -48,16 +49,27 @@ def run(log: Path, *command: str | Path) -> float:
     return (time.monotonic() - start) / 60
 
 
-def train_and_test(config: str, work_dir: Path, options: list[str]) -> tuple[Path, dict[str, float], float]:
-    """Train a config of configs/demo and evaluate it; return the last checkpoint, the metrics and the minutes."""
+def train_and_test(
+    config: str, work_dir: Path, options: Sequence[str], output: str = ''
+) -> tuple[Path, dict[str, float], float]:
+    """Train a config of configs/demo and evaluate it.
+
+    Args:
+        config: Its file name.
+        work_dir: Output folder.
+        options: Overrides of the config.
+        output: The option of the config's metric that makes it write the predictions, to ``work_dir``/predictions.
+
+    Returns:
+        The last checkpoint, the metrics and the minutes.
+    """
     path = ROOT / 'configs' / 'demo' / config
     overrides = ['--cfg-options', *options] if options else []
     minutes = run(work_dir / 'train.log', ROOT / 'tools/train.py', path, '--work-dir', work_dir, *overrides)
-    checkpoint = Path((work_dir / 'last_checkpoint').read_text())
-    out, test_dir = work_dir / 'predictions.pkl', work_dir / 'test'
-    minutes += run(
-        work_dir / 'test.log', ROOT / 'tools/test.py', path, checkpoint, '--work-dir', test_dir, '--out', out
-    )
+    checkpoint = work_dir / Path((work_dir / 'last_checkpoint').read_text()).name
+    test_dir = work_dir / 'test'
+    overrides = ['--cfg-options', f'test_evaluator.{output}={work_dir / "predictions"}'] if output else []
+    minutes += run(work_dir / 'test.log', ROOT / 'tools/test.py', path, checkpoint, '--work-dir', test_dir, *overrides)
     metrics = json.loads(max(test_dir.glob('*/*.json')).read_text())
     return checkpoint, metrics, minutes
 
@@ -76,32 +88,40 @@ def main() -> None:
     parser.add_argument('--iterations', type=int, help='of each training (default: as in the configs)')
     parser.add_argument('--dino', action='store_true', help='train and evaluate a small DINO too')
     args = parser.parse_args()
+    if args.iterations is not None and args.iterations < 1:
+        sys.exit(f'error: --iterations must be at least 1, got {args.iterations}')
+    work_dir = args.work_dir
+    if re.search(r"[\s,()\[\]'\"]", str(work_dir)):  # --cfg-options would read another path or a list
+        sys.exit(f'error: --work-dir must hold neither spaces, commas, brackets nor quotes, got {work_dir}')
     start = time.monotonic()
 
     print(f'generating {args.images[0]} training and {args.images[1]} validation images in {DATA}', flush=True)
-    generate(DATA, *args.images)
+    try:
+        generate(DATA, *args.images)
+        work_dir.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as problem:
+        sys.exit(f'error: {problem}')
     options = []
     if args.iterations:
         options = [f'train_cfg.max_iters={args.iterations}', f'train_cfg.val_interval={args.iterations}']
-    work_dir = args.work_dir.resolve()
     detector, segmentor = work_dir / 'mask-rcnn', work_dir / 'upernet'
-    checkpoint, found, minutes = train_and_test('mask-rcnn_digits.py', detector, options)
-    start_from = f'model.backbone.init_cfg.checkpoint={checkpoint}'
-    _, labelled, more_minutes = train_and_test('upernet_digits.py', segmentor, [*options, start_from])
+    checkpoint, found, minutes = train_and_test('mask-rcnn_digits.py', detector, options, 'outfile_prefix')
+    options.append(f'model.backbone.init_cfg.checkpoint={checkpoint}')
+    _, labelled, more_minutes = train_and_test('upernet_digits.py', segmentor, options, 'output_dir')
     rows = [
         table_row('Mask R-CNN', found, minutes),
         table_row('UperNet', dict(mIoU=labelled['mIoU'] / 100), more_minutes),
     ]
     if args.dino:
-        rows.append(table_row('DINO', *train_and_test('dino_digits.py', work_dir / 'dino', [*options, start_from])[1:]))
+        rows.append(table_row('DINO', *train_and_test('dino_digits.py', work_dir / 'dino', options)[1:]))
 
     curves, sheet = work_dir / 'curves.png', work_dir / 'predictions.png'
     draw_curves(detector, segmentor, curves)
-    draw_sheet(DATA, detector / 'predictions.pkl', segmentor / 'predictions.pkl', sheet)
+    draw_sheet(DATA, detector / 'predictions', segmentor / 'predictions', sheet)
 
     rows.append(table_row('in all', {}, (time.monotonic() - start) / 60))
     print(f'\n{"":12}  box AP  box AP50  mask AP   mIoU  minutes', *rows, sep='\n')
-    print(f'\nhow training went:           {curves}\npredictions beside the truth: {sheet}')
+    print(f'\nhow training went:           {curves.resolve()}\npredictions beside the truth: {sheet.resolve()}')
 
 
 if __name__ == '__main__':
