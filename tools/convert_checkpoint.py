@@ -28,8 +28,9 @@ from mmcv_custom.checkpoint import (
     convert_checkpoint,
     differences,
     load_safely,
-    unwrap,
+    mmengine_form,
 )
+from mmcv_custom.checkpoint.conversion import first_few
 from mmcv_custom.cli import checkpoint_errors_in_one_line, existing_file, fail, read_config
 
 SUFFIXES = ('.pth', '.safetensors')
@@ -48,31 +49,44 @@ def main() -> None:
     if args.target.exists() and not args.force:
         fail(f'{args.target} exists already; --force overwrites it')
     existing_file(args.source, 'checkpoint')
-    cfg = read_config(args.config) if args.config else None
+    cfg = None if args.config is None else read_config(args.config)
 
     with checkpoint_errors_in_one_line():
         conversion, meta = read(args.source)
         print(conversion.summary())
         print(table(conversion))
-        if cfg:
+        require_finite(conversion.state_dict, args.source)
+        if cfg is not None:
             meta['cfg'] = cfg.pretty_text
             check(conversion.state_dict, cfg)
             print(f'fits the model of {args.config}')
-    write(args.target, conversion.state_dict, meta)
+    try:
+        write(args.target, conversion.state_dict, meta)
+    except OSError as error:
+        fail(f'cannot write {args.target}: {error}')
     print(f'wrote {args.target}')
 
 
 def read(source: str) -> tuple[Conversion, dict[str, Any]]:
-    """The converted model in a file, and what MMEngine's files say in ``meta``."""
+    """The converted model in a file, and what MMEngine's files say in ``meta``.
+
+    A config in the file is left out: MMEngine would run it as a program.
+    """
     try:
-        checkpoint, conversion = convert_checkpoint(load_safely(source))
+        checkpoint, conversion = convert_checkpoint(mmengine_form(load_safely(source)))
         if conversion is None:  # of the new form, or of none that we know
-            conversion = convert(unwrap(checkpoint))
+            conversion = convert(checkpoint['state_dict'])
     except (ValueError, FileNotFoundError) as error:
         raise CheckpointError(f'cannot convert {source}: {error}') from error
-    known = checkpoint.get('meta') or {}
-    kept = {key: known[key] for key in ('dataset_meta', 'cfg') if key in known}
+    kept = {key: value for key, value in checkpoint['meta'].items() if key == 'dataset_meta'}
     return conversion, {'mmengine_version': mmengine.__version__, 'converted_from': Path(source).name, **kept}
+
+
+def require_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raises :class:`CheckpointError` if weights are NaN or infinite."""
+    spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if spoilt:
+        raise CheckpointError(f'{len(spoilt)} tensors of {source} are not finite: {first_few(spoilt)}')
 
 
 def table(conversion: Conversion) -> str:

@@ -1,7 +1,17 @@
 """Checkpoints: read safely, converted to MMEngine's form, and loaded into backbones."""
 
-from .backbone import LoadReport, backbone_state_dict, compare, differences, likely_cause, load_pretrained_backbone
-from .conversion import Conversion, convert, convert_checkpoint, convert_state_dict, load_converted, unwrap
+from .backbone import adapt, backbone_state_dict, load_pretrained_backbone
+from .conversion import (
+    Conversion,
+    convert,
+    convert_checkpoint,
+    convert_state_dict,
+    load_converted,
+    mmengine_form,
+    named_tensors,
+    unwrap,
+)
+from .filling import LoadReport, compare, differences, fill, likely_cause, require_complete
 from .safe_loading import SAFETENSORS_META, UNSAFE_LOAD_VARIABLE, CheckpointError, download, load_safely
 
 __all__ = [
@@ -10,6 +20,7 @@ __all__ = [
     'CheckpointError',
     'Conversion',
     'LoadReport',
+    'adapt',
     'backbone_state_dict',
     'compare',
     'convert',
@@ -17,9 +28,13 @@ __all__ = [
     'convert_state_dict',
     'differences',
     'download',
+    'fill',
     'likely_cause',
     'load_converted',
     'load_pretrained_backbone',
     'load_safely',
+    'mmengine_form',
+    'named_tensors',
+    'require_complete',
     'unwrap',
 ]

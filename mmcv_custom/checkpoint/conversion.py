@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ BACKBONE_KEY = re.compile(
     r'(?P<prefix>|.*?\.)(?:patch_embed\.(?:conv|norm)[12]|levels\.\d+\.(?:blocks|norm|post_norms|downsample))\.'
 )
 _PARTS = {'backbone', 'neck', 'rpn_head', 'roi_head', 'bbox_head', 'decode_head', 'auxiliary_head'}
+_COMPILED = re.compile(r'\b_orig_mod\.')
 _NEVER = r'(?!)'
 
 
@@ -191,21 +192,95 @@ def convert_checkpoint(checkpoint: Any) -> tuple[Any, Conversion | None]:
     return {'meta': meta, 'state_dict': conversion.state_dict}, conversion
 
 
-def load_converted(path: str | os.PathLike[str], map_location: str | torch.device | None = 'cpu') -> Any:
-    """:func:`load_safely`, with official detectors and segmentors converted to MMEngine's form; the log says so.
+def load_converted(path: str | os.PathLike[str], map_location: str | torch.device | None = 'cpu') -> dict[str, Any]:
+    """Reads any checkpoint into MMEngine's form, for ``load_from``, testing, resuming and inference alike.
+
+    Official detectors and segmentors are converted, and the log says so.
+
+    Returns:
+        A dict as :func:`mmengine_form` gives it.
 
     Raises:
-        FileNotFoundError: No such file.
-        CheckpointError: :func:`load_safely` cannot read the file, or :func:`convert_state_dict` cannot convert it.
+        CheckpointError: There is no such file, :func:`load_safely` cannot read it, it holds no weights, or
+            :func:`convert_state_dict` cannot convert them.
     """
     try:
-        checkpoint, conversion = convert_checkpoint(load_safely(path, map_location))
+        content = mmengine_form(load_safely(path, map_location))
+    except FileNotFoundError as error:
+        raise CheckpointError(str(error)) from error
+    except ValueError as error:
+        raise CheckpointError(f'cannot load {path}: {error}') from error
+    try:
+        checkpoint, conversion = convert_checkpoint(content)
     except ValueError as error:
         raise CheckpointError(f'cannot convert {path}: {error}') from error
     if conversion:
         level = logging.WARNING if conversion.unknown else logging.INFO
         print_log(f'converted {path}: {conversion.summary()}', 'current', level)
     return checkpoint
+
+
+def mmengine_form(checkpoint: Any) -> dict[str, Any]:
+    """Brings the content of a file into the form that MMEngine saves, without what wrappers add to the names.
+
+    Returns:
+        ``meta``, ``state_dict``, and if the weights were in ``state_dict`` all else that the file holds. What stands
+        beside ``model`` or ``module`` is the training state of other programs, which MMEngine would misread.
+
+    Raises:
+        ValueError: As :func:`named_tensors` does; there are no tensors; or ``meta`` is not a dict.
+    """
+    state = unwrap(checkpoint)
+    tensors = named_tensors(state)
+    if not tensors:
+        keys = f'its keys are {first_few(list(checkpoint))}' if state is checkpoint else 'its state dict is empty'
+        raise ValueError(f'it holds no weights: {keys}')
+    meta = {} if state is checkpoint else checkpoint.get('meta')
+    if not isinstance(meta, Mapping | None):
+        raise ValueError(f'its meta is of type {type(meta).__name__}, expected a dict')
+    rest = checkpoint if state is checkpoint.get('state_dict') else {}
+    prefix = _whole_prefix(list(tensors))
+    if prefix:
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return {**rest, 'meta': dict(meta or {}), 'state_dict': tensors}
+
+
+def named_tensors(state: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict. Its other entries are left out, and ``_orig_mod``, from ``torch.compile``, in names.
+
+    Raises:
+        ValueError: ``state`` is no mapping, has a key that is no text, or has a tensor whose values no model can take:
+            on the meta device, sparse, quantized, nested or complex.
+    """
+    if not isinstance(state, Mapping):
+        raise ValueError(f'expected a mapping of names to tensors, got {type(state).__name__}')
+    if others := [repr(key) for key in state if not isinstance(key, str)]:
+        raise ValueError(f'{len(others)} of its keys are no names of tensors: {first_few(others)}')
+    tensors = {_COMPILED.sub('', name): value for name, value in state.items() if isinstance(value, Tensor)}
+    if empty := [f'{name}: {kind}' for name, tensor in tensors.items() if (kind := _without_values(tensor))]:
+        raise ValueError(f'{len(empty)} of its tensors hold no values to load ({first_few(empty)})')
+    return tensors
+
+
+def _without_values(tensor: Tensor) -> str:
+    """Why a model cannot take a tensor's values, although its shape may fit; empty if it can."""
+    kinds = {
+        'on the meta device': tensor.is_meta,
+        'nested': tensor.is_nested,
+        'sparse': tensor.layout is not torch.strided,
+        'quantized': tensor.is_quantized,
+        'complex': tensor.is_complex(),
+    }
+    return next((kind for kind, found in kinds.items() if found), '')
+
+
+def _whole_prefix(names: list[str]) -> str:
+    """What wrappers put before all names: PyTorch's ``module.`` and, before InternImage, ``model.`` (Lightning)."""
+    wrappers = ('module.', 'model.') if any(map(BACKBONE_KEY.match, names)) else ('module.',)
+    prefix = ''
+    while found := next((wrapper for wrapper in wrappers if all(n.startswith(prefix + wrapper) for n in names)), ''):
+        prefix += found
+    return prefix
 
 
 def unwrap(checkpoint: Any) -> Any:
@@ -228,9 +303,9 @@ def uses_dcnv4(names: list[str]) -> bool:
     return any('.dcn.offset_mask.' in name for name in names)
 
 
-def first_few(names: list[str], limit: int = 5) -> str:
+def first_few(names: Sequence[Any], limit: int = 3) -> str:
     """The first few names as text, for messages."""
-    return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '') or 'nothing'
+    return ', '.join(map(str, names[:limit])) + (', ...' if len(names) > limit else '') or 'nothing'
 
 
 def _require_tensors(state: Mapping[str, Tensor]) -> None:

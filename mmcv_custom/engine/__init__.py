@@ -4,6 +4,7 @@ from .amp import CPUAmpOptimWrapper
 from .hooks import CompleteCheckpointHook, PictureHook
 from .layer_decay import CustomLayerDecayOptimizerConstructor
 from .runner import PortableRunner
+from .saving import SafeCheckpointHook
 
 __all__ = [
     'CPUAmpOptimWrapper',
@@ -11,4 +12,5 @@ __all__ = [
     'CustomLayerDecayOptimizerConstructor',
     'PictureHook',
     'PortableRunner',
+    'SafeCheckpointHook',
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import mmcv
 from mmengine.fileio import get
@@ -12,8 +13,16 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
+from torch import nn
 
-from ..checkpoint import CheckpointError, compare, likely_cause, unwrap
+from ..checkpoint import compare, require_complete
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model that a checkpoint holds, without what wraps it for several processes or test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = cast('nn.Module', model.module)
+    return model
 
 
 @HOOKS.register_module()
@@ -25,15 +34,8 @@ class CompleteCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Raises :class:`mmcv_custom.checkpoint.CheckpointError` before any weight is loaded."""
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        state = {name.removeprefix('module.'): tensor for name, tensor in unwrap(checkpoint).items()}
-        report = compare(model.state_dict(), state)
-        if report.missing or report.misshaped:
-            raise CheckpointError(
-                f'{runner._load_from} does not fill {type(model).__name__}: {likely_cause(state, model, report)}'
-            )
+        model, state = unwrapped(runner.model), checkpoint['state_dict']
+        require_complete(model, state, compare(model.state_dict(), state), str(runner._load_from))
 
 
 @HOOKS.register_module()

@@ -1,20 +1,28 @@
-"""MMEngine's runner for GPUs and for CPUs."""
+"""MMEngine's runner for GPUs and for CPUs, careful with checkpoints."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from mmengine.device import get_device
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
-from ..checkpoint import CheckpointError
+from ..checkpoint import CheckpointError, adapt, compare, fill, mmengine_form, require_complete
+from .hooks import unwrapped
+from .resume import newest_checkpoint, require_training
+from .saving import DRAFT, SafeCheckpointHook, in_main_process, publish
 
 # The environment variables in which each launcher puts rank, number of processes and rank within the machine.
 LAUNCHERS = {
@@ -38,7 +46,8 @@ def export_rank(launcher: str) -> None:
         launcher: ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'`` (Open MPI).
 
     Raises:
-        LauncherError: ``launcher`` did not start this process, or the address of the first process is unknown.
+        LauncherError: ``launcher`` did not start this process, a variable has an impossible value, or the address of
+            the first process is unknown.
     """
     missing = [name for name in LAUNCHERS[launcher] if name not in os.environ]
     if missing:
@@ -46,14 +55,40 @@ def export_rank(launcher: str) -> None:
             f'launcher {launcher!r} was asked for, but {", ".join(missing)} is missing in the environment: '
             'start the program through that launcher, or without one'
         )
+    rank_name, size_name, local_name = LAUNCHERS[launcher]
+    size = _integer(size_name, 0, 2**31)
+    for name in (rank_name, local_name):
+        _integer(name, 0, max(size, 1))
     for ours, theirs in zip(LAUNCHERS['pytorch'], LAUNCHERS[launcher], strict=True):
         os.environ[ours] = os.environ[theirs]
     if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
-        nodes = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], text=True)
-        os.environ['MASTER_ADDR'] = nodes.split()[0]
-    if 'MASTER_ADDR' not in os.environ:
+        os.environ['MASTER_ADDR'] = _first_slurm_node()
+    if not os.environ.get('MASTER_ADDR'):
         raise LauncherError(f'launcher {launcher!r} needs the address of the first process in MASTER_ADDR')
     os.environ.setdefault('MASTER_PORT', '29500')
+    _integer('MASTER_PORT', 1, 2**16)
+
+
+def _integer(name: str, low: int, end: int) -> int:
+    """The value of an environment variable, an int in [low, end)."""
+    text = os.environ[name]
+    if not text.isdecimal() or not low <= int(text) < end:
+        raise LauncherError(
+            f'the environment variable {name} must be a whole number from {low} to {end - 1}, got {text!r}'
+        )
+    return int(text)
+
+
+def _first_slurm_node() -> str:
+    """The name of the first node of the Slurm job."""
+    try:
+        command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+        return subprocess.check_output(command, text=True).split()[0]
+    except (KeyError, IndexError, OSError, subprocess.CalledProcessError) as problem:
+        raise LauncherError(
+            'scontrol does not tell the first node of SLURM_NODELIST '
+            f'({type(problem).__name__}: {problem}): set MASTER_ADDR to its name'
+        ) from problem
 
 
 @RUNNERS.register_module()
@@ -62,7 +97,15 @@ class PortableRunner(Runner):
 
     Where ``mmengine.device.get_device()`` is ``'cpu'``, the processes communicate over gloo, the model is wrapped
     without device ids, and SyncBatchNorm, which needs GPUs, becomes BatchNorm.
+
+    Checkpoints that do not hold what is asked of them are refused, and are saved so that no crash can spoil them.
     """
+
+    optim_wrapper: Any
+    param_schedulers: Any
+    _load_from: str | None
+    _resume: bool
+    _resuming = False  # within resume()
 
     def setup_env(self, env_cfg: dict) -> None:
         """Joins the process group if there are several processes. Called by the constructor."""
@@ -86,12 +129,110 @@ class PortableRunner(Runner):
             }
         return super().wrap_model(model_wrapper_cfg, model)
 
-    def load_checkpoint(self, filename: str, *args: Any, **options: Any) -> dict:
-        """Loads the weights of a file and returns its content."""
-        checkpoint = super().load_checkpoint(filename, *args, **options)
-        if self._resume and 'message_hub' not in checkpoint:
-            raise CheckpointError(
-                f'cannot resume from {filename}: it holds weights, but no training by MMEngine that could go on. '
-                'To start a training from these weights name it as load_from, without resume'
-            )
+    def load_or_resume(self) -> None:
+        """Loads what ``load_from`` names, or resumes: from there or, without it, from the newest in the work folder."""
+        if self._resume and self._load_from is None:
+            self._load_from = newest_checkpoint(self.work_dir)
+            self._resume = self._load_from is not None  # else the training starts
+        super().load_or_resume()
+
+    def resume(self, filename: str, *args: Any, **options: Any) -> None:
+        """Goes on with the training that a checkpoint holds.
+
+        Raises:
+            CheckpointError: It does not hold all of the model, of the optimizer and of the schedule.
+        """
+        self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)  # if train() has not built it yet
+        if self.param_schedulers is not None:
+            self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
+        self._resuming = True
+        try:
+            super().resume(filename, *args, **options)
+        finally:
+            self._resuming = False
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: Any = 'cpu',
+        strict: bool = False,
+        revise_keys: Sequence[tuple[str, str]] = ((r'^module\.', ''),),
+    ) -> dict[str, Any]:
+        """Loads the weights of a file, logs how much of the model they fill, and returns its content.
+
+        A file that holds only a backbone, under its own names, fills that of the model.
+
+        Args:
+            filename: File or URL.
+            map_location: As for ``torch.load``.
+            strict: Every tensor of the model must be filled. It is so when resuming, and in tests by
+                :class:`CompleteCheckpointHook`.
+            revise_keys: Pairs of a regular expression and its replacement, applied to the names in the file.
+
+        Raises:
+            CheckpointError: As :func:`mmcv_custom.checkpoint.fill` does.
+        """
+        try:  # what the loaders of other schemes than files and http return may have any form
+            checkpoint = mmengine_form(CheckpointLoader.load_checkpoint(filename, map_location))
+        except ValueError as error:
+            raise CheckpointError(f'cannot load {filename}: {error}') from error
+        state = checkpoint['state_dict']
+        for pattern, replacement in revise_keys:
+            state = {re.sub(pattern, replacement, name): tensor for name, tensor in state.items()}
+        model = unwrapped(self.model)
+        complete = strict or self._resuming
+        if complete:
+            require_complete(model, state, compare(model.state_dict(), state), filename)
+        else:
+            state = adapt(state, model.state_dict(), filename)
+        if self._resuming:
+            require_training(checkpoint, self, filename)
+        checkpoint['state_dict'] = state
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)  # may exchange the weights
+        fill(model, checkpoint['state_dict'], filename, complete)
+        self._has_loaded = True
         return checkpoint
+
+    def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
+        """Registers a hook. ``CheckpointHook`` means :class:`SafeCheckpointHook`."""
+        names = ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook)
+        if isinstance(hook, Mapping) and hook.get('type') in names:
+            hook = {**hook, 'type': SafeCheckpointHook}
+        super().register_hook(hook, priority)
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """Saves a checkpoint; under its name there is never a part of one. Every process must call it.
+
+        Arguments are those of MMEngine, which writes to backends other than the local disk as it always does.
+
+        Raises:
+            CheckpointError: It cannot be written, in every process.
+        """
+        local = file_client_args is None and isinstance(
+            get_file_backend(out_dir, backend_args=backend_args), LocalBackend
+        )
+        file = Path(out_dir, filename)
+        draft = file.with_name(DRAFT.format(file.name))
+
+        def save() -> None:
+            name = str(Path(filename).with_name(draft.name)) if local else filename
+            options = (save_optimizer, save_param_scheduler, meta, by_epoch, backend_args)
+            try:
+                super(PortableRunner, self).save_checkpoint(out_dir, name, file_client_args, *options)
+                if local:
+                    publish(draft, file)
+            finally:
+                if local:
+                    draft.unlink(missing_ok=True)
+
+        in_main_process(save, f'save the checkpoint {file}')

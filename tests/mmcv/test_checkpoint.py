@@ -26,11 +26,11 @@ from mmcv_custom.checkpoint import (
     UNSAFE_LOAD_VARIABLE,
     backbone_state_dict,
     conversion,
+    filling,
     load_pretrained_backbone,
     load_safely,
     safe_loading,
 )
-from mmcv_custom.checkpoint import backbone as backbone_module
 from mmcv_custom.mmengine_setup import set_up_mmengine
 
 SMALL: dict[str, Any] = dict(channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), core_op='DCNv3_pytorch')
@@ -60,7 +60,7 @@ def assert_equal(model: nn.Module, state: dict[str, Tensor]) -> None:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    for module in (backbone_module, conversion, safe_loading):
+    for module in (filling, conversion, safe_loading):
         monkeypatch.setattr(module, 'print_log', lambda text, *_: lines.append(text))
     return lines
 
@@ -323,7 +323,8 @@ def test_registered_loader_serves_mmengine(
     for place in (f'{tmp_path}/', 'https://example.org/'):
         with pytest.raises(RuntimeError, match='refused to read'):
             CheckpointLoader.load_checkpoint(f'{place}bomb.pth', 'cpu')
-        assert torch.equal(CheckpointLoader.load_checkpoint(f'{place}good.safetensors')['a'], torch.ones(2))
+        loaded = CheckpointLoader.load_checkpoint(f'{place}good.safetensors')
+        assert loaded.keys() == {'meta', 'state_dict'} and torch.equal(loaded['state_dict']['a'], torch.ones(2))
     assert not (tmp_path / 'crater').exists()
     assert CheckpointLoader._get_checkpoint_loader('open-mmlab://resnet50').__module__ == 'mmengine.runner.checkpoint'
 
