@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
+from collections.abc import Callable
 from typing import Any
 
 import mmengine.registry
-import torch
 from mmengine.analysis import complexity_analysis
 from mmengine.analysis.jit_handles import get_shape
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.infer import BaseInferencer
+from mmengine.logging import print_log
 from mmengine.registry import Registry
 from mmengine.runner import CheckpointLoader
 
 from ops_dcnv3.functional import dcnv3_macs
 
-from .checkpoint import load_converted
+from .checkpoint import UNSAFE_LOAD_VARIABLE, CheckpointError, load_converted
+from .checkpoint.errors import redacted
+from .checkpoint.schemes import local_source
 from .registry import SCOPE, InheritedScope
 
 
 def set_up_mmengine() -> None:
     """Lets MMEngine read checkpoints safely, find configs of two more packages, and count the FLOPs of DCNv3.
 
-    - ``load_from``, ``resume`` and ``init_cfg`` read local files and http(s) URLs with
-      :func:`mmcv_custom.checkpoint.load_converted`. MMEngine's other schemes (``open-mmlab://``, ``s3://`` ...) stay.
+    - ``load_from``, ``resume``, ``init_cfg`` and the inferencers read checkpoints with
+      :func:`mmcv_custom.checkpoint.load_converted`, whichever of MMEngine's schemes (``open-mmlab://``, ``s3://`` ...)
+      names them. MMEngine's own loaders fall back to unsafe loading, and log passwords in URLs.
+    - Inferencers need a config, and do not run the one in a checkpoint (:func:`require_config`).
     - ``_base_ = 'mmcv_custom::detection/...'`` names a config of this project. Its classes are found in mmdet or mmseg
       (:mod:`mmcv_custom.registry`).
     - ``_base_ = 'mmseg::...'`` works with the onedl fork too. MMEngine looks for a distribution named mmsegmentation,
       which the fork calls onedl-mmsegmentation; it finds both by the module's name.
     - ``mmengine.analysis.get_model_complexity_info`` counts ``dcnv3::forward``.
     """
-    CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), loader=load_from_safe, force=True)
+    CheckpointLoader.register_scheme(list(CheckpointLoader._schemes), loader=load_from_safe, force=True)
+    CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
+    if not hasattr(BaseInferencer._init_model, '__wrapped__'):
+        BaseInferencer._init_model = require_config(BaseInferencer._init_model)
     MODULE2PACKAGE.update(mmcv_custom='mmcv_custom', mmseg='mmseg')
     for registry in vars(mmengine.registry).values():
         if isinstance(registry, Registry) and SCOPE not in registry.children:
@@ -39,10 +50,41 @@ def set_up_mmengine() -> None:
     complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS['dcnv3::forward'] = count_dcnv3_flops
 
 
-# MMEngine logs "Loads checkpoint by <name without load_from_> backend".
-def load_from_safe(filename: str, map_location: str | torch.device | None = None) -> Any:
-    """:func:`load_converted` with the parameters that MMEngine asks for."""
-    return load_converted(filename, map_location)
+def load_checkpoint(
+    cls: type[CheckpointLoader], filename: str, map_location: Any = None, logger: str = 'current'
+) -> Any:
+    """Replaces ``CheckpointLoader.load_checkpoint``, which logs passwords and tokens of URLs."""
+    print_log(f'Loads checkpoint from path: {redacted(filename)}', logger)
+    return cls._get_checkpoint_loader(filename)(filename, map_location)
+
+
+def load_from_safe(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """:func:`load_converted` for all names that MMEngine knows, with the parameters that it asks for.
+
+    Raises:
+        CheckpointError: The name leads nowhere, or :func:`load_converted` raises it.
+    """
+    with local_source(filename) as source:
+        checkpoint = load_converted(source, map_location)
+    if filename.startswith('mmcls://'):  # classifiers, of which detectors and segmentors take the backbone
+        state, prefix = checkpoint['state_dict'], 'backbone.'
+        checkpoint['state_dict'] = {n.removeprefix(prefix): state[n] for n in state if n.startswith(prefix)}
+    return checkpoint
+
+
+def require_config(init_model: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps ``BaseInferencer._init_model``, which without a config runs the one in the checkpoint: that is code."""
+
+    @functools.wraps(init_model)
+    def _init_model(self: BaseInferencer, cfg: Any, weights: str | None, device: str = 'cpu') -> Any:
+        if not cfg and os.environ.get(UNSAFE_LOAD_VARIABLE) != '1':
+            raise CheckpointError(
+                f'{type(self).__name__} needs the config of {redacted(str(weights))} as its argument model: the one '
+                f'inside a checkpoint is code, which only {UNSAFE_LOAD_VARIABLE}=1 lets run'
+            )
+        return init_model(self, cfg, weights, device)
+
+    return _init_model
 
 
 def count_dcnv3_flops(inputs: list[Any], outputs: list[Any]) -> int:

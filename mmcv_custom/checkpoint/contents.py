@@ -1,0 +1,116 @@
+"""What a checkpoint may hold, and what in it would act later: configs are code, and paths name files to delete."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, print_log
+from torch import Tensor, nn
+
+from .errors import one_line
+from .unpickling import SAVED_METHODS, require
+
+CONFIG_KEYS = ('cfg', 'config')
+TEXT_SUFFIX = '_text'
+MAX_DEPTH = 100
+MAX_NAME = 500
+_ATOMS = {type(None), bool, int, float, complex, torch.dtype, torch.device, torch.Size}
+_TEXTS = {str, bytes, bytearray}
+_METHODS = {getattr(owner, name) for owner, names in SAVED_METHODS.items() for name in names}
+
+
+def check_content(content: Any, file_size: int) -> None:
+    """Raises :class:`pickle.UnpicklingError` unless the content is made of what checkpoints are made of.
+
+    Objects may stand in several places, and a kilobyte of lists that share their members can be as large as the memory
+    once something goes through it. So the sum over all places must be in proportion to the file. Neither may an object
+    contain itself, nor be nested deeper than other code can go down.
+    """
+    _weigh(content, limit=16 * file_size + 2**20, depth=0, known={})
+
+
+def _weigh(value: Any, limit: int, depth: int, known: dict[int, int]) -> int:
+    """Roughly the bytes of a value, with everything counted as often as it is reached. ``known`` holds what was met."""
+    kind = type(value)
+    if kind in _ATOMS or (kind.__module__ == 'numpy' and isinstance(value, np.number | np.bool_)):
+        return 1
+    if kind in _TEXTS:
+        return 1 + len(value)
+    if id(value) not in known:
+        require(depth < MAX_DEPTH, f'it is nested deeper than {MAX_DEPTH} levels')
+        known[id(value)] = -1
+        weight = 1 + _weight_itself(value)
+        for part in _parts(value):
+            weight += _weigh(part, limit, depth + 1, known)
+            require(weight <= limit, 'it is small, and unfolds to a size out of all proportion')
+        known[id(value)] = weight
+    require(known[id(value)] >= 0, 'it contains itself')
+    return known[id(value)]
+
+
+def _weight_itself(value: Any) -> int:
+    if type(value) in (Tensor, nn.Parameter):
+        truth = value.dtype is torch.bool and value.numel() and not value.is_meta
+        require(not truth or int(value.detach().view(torch.uint8).max()) <= 1, 'a truth value is neither 0 nor 1')
+        return value.numel() * value.element_size()
+    return value.nbytes if type(value) is np.ndarray else 0
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    kind = type(value)
+    if kind in (dict, OrderedDict, Counter):
+        for key, part in value.items():
+            tensor = isinstance(part, Tensor) and type(key) is str
+            require(not tensor or (key.isprintable() and len(key) <= MAX_NAME), 'a tensor has no printable name')
+            yield key
+            yield part
+        yield getattr(value, '_metadata', None)
+    elif kind in (list, tuple, set):
+        yield from value
+    elif kind is HistoryBuffer:
+        require(len(vars(value)) > 0, 'a HistoryBuffer is empty')
+        yield from vars(value).values()
+    else:
+        plain = kind in (Tensor, nn.Parameter, np.ndarray) or value in _METHODS
+        require(plain, f'it holds a {kind.__name__}, which no checkpoint does')
+
+
+def neutralise(content: Any, file: Path) -> None:
+    """Renames configs in a checkpoint, so that nothing runs them, and drops paths that MMEngine would delete.
+
+    - MMEngine runs ``meta['config']`` when it resumes, and its inferencers ``message_hub['runtime_info']['cfg']`` and
+      ``meta['cfg']`` if they are given no config. They are kept as text, as ``config_text`` and ``cfg_text``.
+    - ``CheckpointHook`` deletes the file or folder ``runtime_info['best_ckpt']`` when it has found a better one. It
+      stays only if it is called like a best checkpoint and lies beside the file.
+
+    Args:
+        content: Content of the file; changed in place.
+        file: Where it comes from.
+    """
+    meta, hub = _mapping(content, 'meta'), _mapping(content, 'message_hub')
+    info = _mapping(hub, 'runtime_info')
+    for mapping in (meta, info):
+        for key in CONFIG_KEYS:
+            if key in mapping:
+                mapping[key + TEXT_SUFFIX] = mapping.pop(key)
+    for key in [key for key in info if isinstance(key, str) and key.startswith('best_ckpt')]:
+        if not _is_best_checkpoint(info[key], file):
+            text = one_line(info.pop(key))
+            print_log(f'{file}: forgets that {key} is {text}, which is not beside it', 'current', logging.WARNING)
+
+
+def _mapping(content: Any, key: str) -> MutableMapping:
+    value = content.get(key) if isinstance(content, MutableMapping) else None
+    return value if isinstance(value, MutableMapping) else {}
+
+
+def _is_best_checkpoint(path: Any, file: Path) -> bool:
+    if not isinstance(path, str) or not Path(path).match('best_*.pth'):
+        return path is None
+    return Path(path).parent.absolute().resolve() == file.parent.resolve()

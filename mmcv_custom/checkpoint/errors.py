@@ -1,0 +1,30 @@
+"""The error that users see, and what may stand in its text."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read, or is not of the kind that is needed. The text is meant for the user."""
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Text from a file or another library, fit for a message: one line, no control characters, not long."""
+    line = ' '.join(str(text).split())
+    line = ''.join(character if character.isprintable() else '?' for character in line)
+    return line if len(line) <= limit else f'{line[:limit]}...'
+
+
+def redacted(source: str) -> str:
+    """A path or URL without what must not be printed: user name, password, query (which may hold tokens), fragment."""
+    if '://' not in source:
+        return one_line(source)
+    try:
+        parts = urlsplit(source)
+        parts.port  # noqa: B018 - raises if it is no number: a password perhaps
+    except ValueError:
+        return one_line(source.split('://')[0]) + '://...'
+    login, _, host = parts.netloc.rpartition('@')
+    place = f'***@{host}' if login else host
+    return one_line(urlunsplit((parts.scheme, place, parts.path, '...' if parts.query else '', '')))
