@@ -37,7 +37,10 @@ def build_dino(
     cfg = Config.fromstring("_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'", '.py')
     cfg.merge_from_dict(dict(model=model))
     cfg.merge_from_dict({f'model.{key}': value for key, value in changes.items()})
-    return MODELS.build(cfg.model)
+    built = MODELS.build(cfg.model)
+    if not next(built.parameters()).is_meta:
+        built.init_weights()  # without it level_embed is uninitialised memory
+    return built
 
 
 def make_samples(
