@@ -38,7 +38,7 @@ def build_dino(
     cfg.merge_from_dict(dict(model=model))
     cfg.merge_from_dict({f'model.{key}': value for key, value in changes.items()})
     built = MODELS.build(cfg.model)
-    if not next(built.parameters()).is_meta:
+    if not any(parameter.is_meta for parameter in built.parameters()):
         built.init_weights()  # without it level_embed is uninitialised memory
     return built
 
