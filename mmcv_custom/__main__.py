@@ -27,7 +27,8 @@ def main() -> None:
         sys.path.insert(0, str(tools[command].parent))  # as Python does for a script
         runpy.run_path(sys.argv[0], run_name='__main__')
     elif command == 'list':
-        print('\n'.join(name for name in zoo.models() if all(word in name for word in arguments)))
+        names = [name for name in zoo.models() if all(word in name for word in arguments)]
+        print('\n'.join(names) or fail(f'no name of a model contains {" and ".join(arguments)}; list names all'))
     elif command == 'path' and len(arguments) == 1:
         try:
             print(zoo.find(arguments[0]).config)

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from mmcv_custom.cli import (
     build_runner,
+    check_config,
     check_data,
-    checkpoint_errors_in_one_line,
+    check_output_file,
+    check_outputs,
     existing_file,
     fail,
     load_config,
+    make_folder,
+    mistakes_in_one_line,
     new_parser,
     use_tta,
 )
@@ -28,14 +32,22 @@ def main() -> None:
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation, by tta_model and tta_pipeline')
     args = parser.parse_args()
-    if args.out and not args.out.endswith('.pkl'):
-        fail(f'--out must name a .pkl file, got {args.out}')
+    if args.out is not None and not args.out.endswith('.pkl'):
+        fail(f'--out must name a .pkl file, got {args.out!r}')
+    if args.show_dir == '':
+        fail("--show-dir must name a folder, got ''")
     cfg = load_config(args)
+    check_config(cfg, 'test')
 
     cfg.load_from = existing_file(args.checkpoint, 'checkpoint')
     check_data(cfg, 'test')
     if args.tta:
         use_tta(cfg)
+    if args.out:
+        check_output_file(args.out, '--out')
+    if args.show_dir:
+        make_folder(args.show_dir, '--show-dir')
+    check_outputs(cfg, 'test')
     hooks = [dict(type='CompleteCheckpointHook')]
     if args.show_dir:
         hooks.append(dict(type='PictureHook', out_dir=args.show_dir))
@@ -45,7 +57,7 @@ def main() -> None:
         dumper = DUMPERS.get(str(cfg.get('default_scope')), 'DumpResults')
         cfg.test_evaluator = [*metrics, dict(type=dumper, out_file_path=args.out)]
 
-    with checkpoint_errors_in_one_line():
+    with mistakes_in_one_line(cfg, args.debug):
         build_runner(cfg).test()
 
 

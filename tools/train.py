@@ -10,11 +10,14 @@ from mmengine.device import get_device
 
 from mmcv_custom.cli import (
     build_runner,
+    check_config,
     check_data,
-    checkpoint_errors_in_one_line,
+    check_initial_weights,
+    check_outputs,
     existing_file,
     fail,
     load_config,
+    mistakes_in_one_line,
     new_parser,
     newest_checkpoint,
 )
@@ -27,7 +30,8 @@ def main() -> None:
         nargs='?',
         const='',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint; without a value, from the newest in the work folder',
+        help='go on from a checkpoint; without a value, from the newest in the work folder; with auto, from there if '
+        'one was saved, else start',
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision: float16, on the CPU bfloat16')
     parser.add_argument(
@@ -35,6 +39,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     cfg = load_config(args)
+    check_config(cfg, 'train')
 
     if args.amp:
         if get_device() == 'cpu':
@@ -42,15 +47,21 @@ def main() -> None:
         else:
             cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             fail(f'--auto-scale-lr needs auto_scale_lr.base_batch_size in {args.config}')
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = existing_file(args.resume, 'checkpoint') if args.resume else newest_checkpoint(cfg.work_dir)
+        if args.resume in ('', 'auto'):
+            checkpoint = newest_checkpoint(cfg.work_dir, required=args.resume == '')
+        else:
+            checkpoint = existing_file(args.resume, 'checkpoint')
+        if checkpoint:
+            cfg.resume, cfg.load_from = True, checkpoint
     check_data(cfg, 'train', 'val')
+    check_initial_weights(cfg)
+    check_outputs(cfg, 'train')
 
-    with checkpoint_errors_in_one_line():
+    with mistakes_in_one_line(cfg, args.debug):
         build_runner(cfg).train()
 
 

@@ -6,7 +6,6 @@ python tools/analysis_tools/get_flops.py my_config.py --shape 640 640
 
 from __future__ import annotations
 
-import argparse
 import weakref
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from unittest.mock import patch
 
 import torch
 from mmcv.ops import multi_scale_deform_attn
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -25,13 +24,23 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmcv_custom import zoo
-from mmcv_custom.cli import fail, read_config, table
+from mmcv_custom.cli import (
+    Parser,
+    add_config_arguments,
+    check_kinds,
+    fail,
+    in_words,
+    mistakes_in_one_line,
+    read_config,
+    table,
+)
 from ops_dcnv3 import extension
 
 # What the official tools count: image sizes (height, width) by default_scope, padded to multiples of the divisor, and
 # the proposals of a two-stage detector, of which so many get a mask.
 IMAGE_SIZES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
 DIVISOR = 32
+LARGEST_SIDE = 100_000
 PROPOSALS = 1000
 MASKS = 100
 CONVENTION = """FLOPs, official convention: a multiply-add is one; convolution and linear layers, and 5 per channel and
@@ -40,8 +49,8 @@ the inference of one image in float32, followed through a run on tensors that ha
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Parameters, FLOPs and activation memory of a model.')
-    parser.add_argument('config', help='config file')
+    parser = Parser(description='Parameters, FLOPs and activation memory of a model.')
+    add_config_arguments(parser)
     parser.add_argument(
         '--shape',
         type=int,
@@ -50,27 +59,35 @@ def main() -> None:
         help='image size, rounded up to multiples of 32 (default: that of the published figure, '
         'else 800 1280 for detectors and 512 2048 for segmentors)',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='overrides')
     args = parser.parse_args()
-    if args.shape and min(args.shape) < 1:
-        fail(f'--shape must be two positive numbers, got {args.shape[0]} {args.shape[1]}')
-    print(describe(args.config, args.shape, args.cfg_options))
+    if args.shape and not all(0 < side <= LARGEST_SIDE for side in args.shape):
+        fail(
+            f'--shape must be two positive numbers, got {args.shape[0]} {args.shape[1]}; the largest is {LARGEST_SIDE}'
+        )
+    print(describe(args.config, args.shape, args.cfg_options, args.debug))
     print(CONVENTION)
 
 
-def describe(config: str, shape: list[int] | None, overrides: dict | None) -> str:
+def describe(config: str, shape: list[int] | None, overrides: dict | None, debug: bool = False) -> str:
     """The figures of a config, line by line, beside the published ones where it is in the zoo."""
-    cfg = read_config(config, overrides)
+    cfg = read_config(config, overrides, debug)
+    check_kinds(cfg)
     scope = cfg.get('default_scope')
     if scope not in IMAGE_SIZES:
         fail(f'default_scope of {config} must be one of {", ".join(IMAGE_SIZES)}, got {scope!r}')
-    if 'model' not in cfg:
+    if cfg.get('model') is None:
         fail(f'{config} holds no model')
     model = next((model for model in zoo.models().values() if model.config == Path(config).resolve()), None)
     size = default = model.image_size if model else IMAGE_SIZES[scope]
     if shape:
         size = -(-shape[0] // DIVISOR) * DIVISOR, -(-shape[1] // DIVISOR) * DIVISOR
-    found = measure_config(cfg, size)
+    try:
+        with mistakes_in_one_line(cfg, debug):
+            found = measure_config(cfg, size)
+    except MeasureError as problem:
+        if debug:
+            raise
+        raise SystemExit(f'error: cannot measure the model of {config}: {problem}') from problem
     published = {key: f'published: {value}' for key, value in model.published.items()} if model else {}
     if size != default or overrides:
         published.pop('FLOPs', None)
@@ -86,6 +103,10 @@ def describe(config: str, shape: list[int] | None, overrides: dict | None) -> st
 
 def giga(flops: int) -> str:
     return f'{flops / 1e9:.1f}G'
+
+
+class MeasureError(RuntimeError):
+    """The model cannot be measured. The text is meant for the user."""
 
 
 class Complexity(NamedTuple):
@@ -136,10 +157,11 @@ def measure(model: nn.Module, height: int, width: int) -> Complexity:
         width: Width of the image, in pixels.
 
     Raises:
-        RuntimeError: The operator is not compiled: its substitute in pure PyTorch has other costs.
+        MeasureError: The operator is not compiled (its substitute in pure PyTorch has other costs), or the model does
+            not run on such an image.
     """
     if not extension.has_kernel('meta'):
-        raise RuntimeError(f'counting FLOPs needs the compiled dcnv3 operator: {extension.BUILD_COMMAND}')
+        raise MeasureError(f'counting FLOPs needs the compiled dcnv3 operator: {extension.BUILD_COMMAND}')
     model.to('meta').eval()
     image = torch.empty(1, 3, height, width, device='meta')
     counter = FlopCounterMode(display=False)
@@ -152,7 +174,10 @@ def measure(model: nn.Module, height: int, width: int) -> Complexity:
     # mmcv would run its PyTorch fallback here, which holds far more in memory than its kernel.
     attention = patch.object(multi_scale_deform_attn, 'multi_scale_deformable_attn_pytorch', _attention_output)
     with torch.no_grad(), attention, memory, counter:
-        _infer(model, image)
+        try:
+            _infer(model, image)
+        except (AssertionError, IndexError, RuntimeError, ValueError) as problem:  # parts that do not fit each other
+            raise MeasureError(f'it does not run on an image of {height} x {width}: {in_words(problem)}') from problem
     counts = counter.get_flop_counts()['Global']
     spent['backbone'] += counts.get(torch.ops.dcnv3.forward, 0)
     return Complexity(

@@ -8,7 +8,6 @@ Exits with 0 if all published figures agree, with 1 otherwise. `mm-internimage l
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -22,7 +21,16 @@ from mmengine.fileio import load
 
 from mmcv_custom import zoo
 from mmcv_custom.checkpoint import download
-from mmcv_custom.cli import check_data, checkpoint_errors_in_one_line, fail, read_config, table
+from mmcv_custom.cli import (
+    Parser,
+    check_data,
+    checkpoint_errors_in_one_line,
+    existing_file,
+    fail,
+    make_folder,
+    read_config,
+    table,
+)
 from mmcv_custom.engine.runner import LAUNCHERS
 
 TEST = Path(__file__).parents[1] / 'test.py'
@@ -40,7 +48,7 @@ class Comparison(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Evaluate an official checkpoint and compare with its published figures. '
         'Further arguments go to tools/test.py.',
         allow_abbrev=False,
@@ -55,6 +63,10 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, help='folder of the logs (default: work_dirs/zoo/<name>)')
     parser.add_argument('--launcher', choices=['none', *LAUNCHERS], default='none', help='what started this process')
     args, options = parser.parse_known_args()
+    if not args.tolerance >= 0:  # nan is not
+        fail(f'--tolerance must be at least 0, got {args.tolerance}')
+    if args.checkpoint is not None:
+        existing_file(args.checkpoint, 'checkpoint')
     try:
         model = zoo.find(args.name)
     except zoo.UnknownModelError as problem:
@@ -63,6 +75,7 @@ def main() -> None:
     cfg = read_config(str(model.config))
     move_data(cfg, args.data_root)
     check_data(cfg, 'test')  # before the download
+    make_folder(str(work_dir), '--work-dir')
     with checkpoint_errors_in_one_line():
         checkpoint = args.checkpoint or download(checkpoint_url(model))
 
