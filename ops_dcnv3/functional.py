@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from . import extension
-from .arguments import Geometry, IntOrPair, Pair, check_geometry, check_tensors, require_tensor
+from .arguments import Geometry, IntOrPair, Pair, check_geometry, check_tensors, require_tensors
 from .autocast import autocast
 from .reference import sample_with_grid
 
@@ -73,8 +73,7 @@ def dcnv3(
         torch.Size([2, 8, 10, 32])
     """
     geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale, mask_is_logits)
-    for name, tensor in (('input', input), ('offset', offset), ('mask', mask)):
-        require_tensor(f'dcnv3: {name}', tensor)
+    require_tensors('dcnv3: ', input=input, offset=offset, mask=mask)
     input, offset, mask = autocast(input, offset, mask)
     check_tensors(input, offset, mask, geometry)
     if extension.has_kernel(input.device.type):

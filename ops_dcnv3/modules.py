@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import Pair, check_geometry, require_ints, require_tensor
+from .arguments import Pair, check_geometry, require_ints, require_tensors
 from .functional import dcnv3
 from .layers import Linear, Scalable, build_activation, build_norm, scaled
 from .reference import dcnv3_reference
@@ -147,7 +147,7 @@ class DCNv3(Scalable, _DeformableLayer):
 
     def forward(self, input: Tensor, scale: Tensor | None = None) -> Tensor:
         """(N, H, W, C) -> (N, H, W, C), times ``scale`` (C,) if given."""
-        require_tensor('input', input)
+        require_tensors(input=input)
         if input.dim() != 4 or input.shape[1] < 1 or input.shape[2] < 1 or input.shape[3] != self.channels:
             raise ValueError(
                 f'input must be (N, H, W, C={self.channels}) with at least one pixel, got shape {tuple(input.shape)}'
@@ -250,7 +250,7 @@ class DCNv3_1d(_DeformableLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, L, C) -> (N, L, C)."""
-        require_tensor('input', input)
+        require_tensors(input=input)
         if input.dim() != 3 or input.shape[1] < 1 or input.shape[2] != self.channels:
             raise ValueError(f'input must be (N, L >= 1, C={self.channels}), got shape {tuple(input.shape)}')
         length = input.shape[1]

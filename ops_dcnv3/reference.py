@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import Geometry, IntOrPair, check_geometry, check_tensors, require_tensor
+from .arguments import Geometry, IntOrPair, check_geometry, check_tensors, require_tensors
 from .autocast import autocast
 
 
@@ -28,8 +28,7 @@ def dcnv3_reference(
     inputs are sampled in float32, because 16 bits are too few for a pixel position; float64 stays float64.
     """
     geometry = check_geometry(kernel_size, stride, padding, dilation, groups, offset_scale, mask_is_logits)
-    for name, tensor in (('input', input), ('offset', offset), ('mask', mask)):
-        require_tensor(f'dcnv3: {name}', tensor)
+    require_tensors('dcnv3: ', input=input, offset=offset, mask=mask)
     input, offset, mask = autocast(input, offset, mask)
     check_tensors(input, offset, mask, geometry)
     return sample_with_grid(input, offset, mask, geometry)

@@ -19,11 +19,15 @@ from tools.demo import digits  # noqa: E402
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get('RUN_SLOW') or os.environ.get('CI'):
-        return
-    slow = [item for item in items if item.get_closest_marker('slow')]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in slow]
+    """Leaves out slow tests unless RUN_SLOW or CI is set, and long ones unless RUN_LONG is."""
+    skipped = set()
+    if not (os.environ.get('RUN_SLOW') or os.environ.get('CI')):
+        skipped.add('slow')
+    if not os.environ.get('RUN_LONG'):
+        skipped.add('long')
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in skipped)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)
