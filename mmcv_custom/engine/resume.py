@@ -59,9 +59,7 @@ def _candidates(work_dir: Path, skipped: list[str]) -> Iterator[Path]:
         try:
             noted = note.read_text().strip()
         except (OSError, UnicodeDecodeError) as problem:
-            raise CheckpointError(
-                f'cannot read {note}, which should name the newest checkpoint: {problem}'
-            ) from problem
+            raise CheckpointError(f'cannot read {note}, which names the newest checkpoint: {problem}') from problem
         last = work_dir / Path(noted).name
         if noted and not last.exists():
             last = Path(noted)  # of a hook with an out_dir

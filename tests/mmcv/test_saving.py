@@ -1,0 +1,218 @@
+"""Saving loses nothing: not to a kill, not to a full disk, not to weights that are not finite."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import CheckpointHook, Hook
+
+from mmcv_custom.checkpoint import CheckpointError, load_safely
+from mmcv_custom.engine import PortableRunner, SafeCheckpointHook, resume
+from tests.mmcv.tiny_training import runner
+from tests.support import Run
+
+ONE = dict(max_keep_ckpts=1)
+BEST = dict(ONE, save_best='growing/value', rule='greater')
+
+
+def listing(work_dir: Path) -> list[str]:
+    return sorted(path.name for path in work_dir.iterdir() if path.is_file() and path.suffix != '.py')
+
+
+def test_only_the_new_files_remain(tmp_path: Path) -> None:
+    training = runner(tmp_path, 3, checkpoint=BEST)
+    training.train()
+    assert any(isinstance(hook, SafeCheckpointHook) for hook in training.hooks)
+    assert listing(tmp_path) == ['best_growing_value_iter_3.pth', 'iter_3.pth', 'last_checkpoint']
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_3.pth')
+    hub = load_safely(tmp_path / 'iter_3.pth')['message_hub']['runtime_info']
+    assert hub['best_ckpt'] == str(tmp_path / 'best_growing_value_iter_3.pth')
+    assert hub['keep_ckpt_ids'] == [3]
+
+
+@pytest.mark.parametrize('kind', ['CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook])
+def test_every_name_of_mmengines_hook_means_ours(kind: object, tmp_path: Path) -> None:
+    training = runner(tmp_path, 1, default_hooks=dict(checkpoint=dict(type=kind, interval=1)))
+    assert [type(hook) for hook in training.hooks if isinstance(hook, CheckpointHook)] == [SafeCheckpointHook]
+
+
+def test_files_are_written_before_old_ones_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of every write the old checkpoint, and what last_checkpoint names, is still there."""
+    seen = []
+
+    def watch(draft: str, target: Path) -> None:
+        if (note := tmp_path / 'last_checkpoint').exists():
+            assert Path(note.read_text()).exists(), target
+        seen.append((target.name, listing(tmp_path)))
+        os.rename(draft, target)
+
+    monkeypatch.setattr(Path, 'replace', watch)
+    runner(tmp_path, 2, checkpoint=BEST).train()
+    order = [name for name, _ in seen]
+    assert order == [
+        'iter_1.pth', 'last_checkpoint', 'best_growing_value_iter_1.pth', 'iter_1.pth', 'last_checkpoint',
+        'iter_2.pth', 'last_checkpoint', 'best_growing_value_iter_2.pth', 'iter_2.pth', 'last_checkpoint',
+    ]  # fmt: skip
+    before = dict(zip(range(len(seen)), (files for _, files in seen), strict=True))
+    assert 'iter_1.pth' in before[6] and 'best_growing_value_iter_1.pth' in before[9]
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """A function that limits the size of the files that this process may write, as a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+class LimitFiles(Hook):
+    """Limits the size of files after the second iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, limit: Callable[[int], None]) -> None:
+        self.limit = limit
+
+    def after_train_iter(self, runner: PortableRunner, batch_idx: int, data_batch: object, outputs: object) -> None:
+        if runner.iter == 1:
+            self.limit(2000)
+
+
+@pytest.mark.parametrize('options', [ONE, BEST], ids=['last', 'best'])
+def test_a_full_disk_costs_only_the_newest(options: dict, tmp_path: Path, small_files: Callable[[int], None]) -> None:
+    training = runner(tmp_path, 5, checkpoint=options, custom_hooks=[LimitFiles(small_files)])
+    file = 'best_growing_value_iter_2' if 'save_best' in options else 'iter_3'
+    with pytest.raises(CheckpointError, match=f'cannot save the checkpoint .*/{file}.pth: .*too large.* still there'):
+        training.train()
+    small_files(resource.RLIM_INFINITY)
+    kept = ['iter_2.pth', 'last_checkpoint']
+    assert [name for name in listing(tmp_path) if not name.startswith('best')] == kept  # no draft is left
+    assert load_safely(tmp_path / 'iter_2.pth')['meta']['iter'] == 2
+    resumed = runner(tmp_path, 4, checkpoint=options, resume=True)
+    resumed.train()
+    assert resumed.iter == 4
+
+
+def test_a_folder_that_cannot_be_made_is_found_before_the_first_iteration(tmp_path: Path) -> None:
+    (tmp_path / 'out').write_text('a file')
+    training = runner(tmp_path / 'work', 2, checkpoint=dict(out_dir=str(tmp_path / 'out')))
+    with pytest.raises(CheckpointError, match='cannot save checkpoints in .*out/work'):
+        training.train()
+    assert training.iter == 0
+
+
+class Spoil(Hook):
+    """Gives the model a bad value after the second iteration."""
+
+    def __init__(self, name: str, value: float) -> None:
+        self.name, self.value = name, value
+
+    def after_train_iter(self, runner: PortableRunner, batch_idx: int, data_batch: object, outputs: object) -> None:
+        if runner.iter == 1:
+            runner.model.state_dict()[self.name].flatten()[0] = self.value
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite_are_not_saved(value: float, tmp_path: Path) -> None:
+    training = runner(tmp_path, 4, checkpoint=ONE, custom_hooks=[Spoil('head.weight', value)])
+    message = (
+        r'nothing was saved at epoch 0, iteration 2: .* 1 tensors of the model are not finite \(head.weight\); '
+        rf'the last checkpoint is {tmp_path}/iter_1.pth'
+    )
+    with pytest.raises(CheckpointError, match=message):
+        training.train()
+    assert listing(tmp_path) == ['iter_1.pth', 'last_checkpoint']
+
+
+@pytest.mark.parametrize('value, allowed', [(float('inf'), True), (float('nan'), False)])
+def test_buffers_may_be_infinite(value: float, allowed: bool, tmp_path: Path) -> None:
+    training = runner(tmp_path, 1)
+    training.model.register_buffer('mask', torch.tensor([0.0, value]))
+    if allowed:
+        training.train()
+        assert load_safely(tmp_path / 'iter_1.pth')['state_dict']['mask'][1] == value
+    else:
+        with pytest.raises(CheckpointError, match=r'not finite \(mask\); there is no checkpoint yet'):
+            training.train()
+
+
+def test_averaged_weights_that_are_not_finite(tmp_path: Path) -> None:
+    training = runner(tmp_path, 2, custom_hooks=[dict(type='EMAHook'), Spoil('head.weight', float('nan'))])
+    with pytest.raises(CheckpointError, match=r'1 tensors of the model are not finite \(module.head.weight\)'):
+        training.train()
+
+
+def train_in_a_child(work_dir: Path) -> int:
+    """Starts a long training, or goes on with it, in another process. Returns its id."""
+    child = os.fork()
+    if not child:
+        try:
+            with open(os.devnull, 'w') as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+            runner(work_dir, 10**6, width=20_000, checkpoint=BEST, resume=True).train()
+        finally:
+            os._exit(1)
+    return child
+
+
+@pytest.mark.parametrize('kills', [3, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_kill_at_any_moment_costs_only_the_newest(kills: int, tmp_path: Path) -> None:
+    """A readable checkpoint remains, ``last_checkpoint`` names it, and the next training goes on from it."""
+    moments = random.Random(0)
+    note, reached = tmp_path / 'last_checkpoint', 0
+    for _ in range(kills):
+        child = train_in_a_child(tmp_path)
+        before = note.stat().st_mtime_ns if note.exists() else 0
+        deadline = time.monotonic() + 120
+        while not note.exists() or note.stat().st_mtime_ns == before:  # until it has saved once more
+            assert time.monotonic() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0), 'it does not train'
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+        last = Path(note.read_text())
+        iteration = load_safely(last)['meta']['iter']
+        assert resume.newest_checkpoint(str(tmp_path)) == str(last)
+        assert iteration > reached
+        reached = iteration
+        for file in tmp_path.glob('*.pth'):
+            load_safely(file)  # under its name no file is a part of one
+    assert len(list(tmp_path.glob('.*.draft'))) <= 1  # those of the trainings before are cleared
+
+
+PROGRAM = """
+import os, resource, sys
+from pathlib import Path
+from mmcv_custom.checkpoint import CheckpointError
+from tests.mmcv.test_saving import LimitFiles
+from tests.mmcv.tiny_training import runner
+
+def limit(size):
+    if os.environ['RANK'] == '0':
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+try:
+    runner(Path(sys.argv[1]), 5, custom_hooks=[LimitFiles(limit)], launcher='pytorch').train()
+except CheckpointError as problem:
+    print(f'rank {os.environ["RANK"]} ended: {problem}', flush=True)
+"""
+
+
+def test_all_processes_end_when_one_cannot_save(run: Run, tmp_path: Path, free_port: int) -> None:
+    program = tmp_path / 'program.py'
+    program.write_text(PROGRAM)
+    launch = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', str(free_port)]
+    printed = run(*launch, program, tmp_path / 'work').stdout
+    for rank in range(2):
+        assert f'rank {rank} ended: cannot save the checkpoint {tmp_path}/work/iter_3.pth' in printed
+    assert {'iter_1.pth', 'iter_2.pth', 'last_checkpoint'} <= set(listing(tmp_path / 'work'))
