@@ -16,11 +16,12 @@ ready = @$(PYTHON_BOOTSTRAP) tools/setup_env.py
 python = .venv/bin/python
 endif
 
-.PHONY: help demo test lint cuda-check doctor clean
+.PHONY: help demo test test-sanitizers lint cuda-check doctor clean
 
 help:
 	@echo 'make demo        train and evaluate a small detector and a small segmentor here; ARGS=--dino adds a DINO'
 	@echo 'make test        the tests; RUN_SLOW=1 adds the slow ones, JOBS=2 processes, ARGS for pytest'
+	@echo 'make test-sanitizers  the tests of the operator under memory and thread sanitizers; ARGS as for the tool'
 	@echo 'make lint        ruff, mypy, clang-format'
 	@echo 'make cuda-check  compile the CUDA kernels with nvcc; needs no GPU'
 	@echo 'make doctor      what is installed and whether it fits this machine; ARGS=--json'
@@ -33,6 +34,11 @@ demo:
 test:
 	$(ready)
 	$(python) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+# It needs what the tests need.
+test-sanitizers:
+	$(ready:-sanitizers=)
+	$(python) tools/sanitizers.py $(ARGS)
 
 lint:
 	$(ready)
