@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -66,8 +67,11 @@ def load_safely(path: str | os.PathLike[str], map_location: MapLocation = 'cpu')
         print_log(f'{UNSAFE_LOAD_VARIABLE}=1: reading {file}, which needs {culprit}', 'current', logging.WARNING)
         return torch.load(file, map_location=map_location, weights_only=False)
     except Exception as error:  # damaged bytes surface as errors of almost any type
+        reason = one_line(error)
+        if type(error) is not UnpicklingError:
+            reason = f'{type(error).__name__}: {reason}'
         raise CheckpointError(
-            f'{file} ({file.stat().st_size} bytes) could not be read: {type(error).__name__}: {one_line(error)}. '
+            f'{file} ({file.stat().st_size} bytes) could not be read: {reason}. '
             'If it is damaged, by a download or a copy cut short perhaps, delete it and fetch it again.'
         ) from error
     if not trusted:

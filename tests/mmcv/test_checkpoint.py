@@ -1,37 +1,26 @@
-"""Safe reading of checkpoints, and the backbone's weights out of every form of file."""
+"""The backbone's weights out of every form of file."""
 
 from __future__ import annotations
 
-import os
-import re
-import sys
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric
-from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModel, PretrainedInit
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.model import PretrainedInit
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmcv_custom import InternImage
 from mmcv_custom.checkpoint import (
-    UNSAFE_LOAD_VARIABLE,
     backbone_state_dict,
     conversion,
     filling,
     load_pretrained_backbone,
-    load_safely,
     safe_loading,
 )
-from mmcv_custom.mmengine_setup import set_up_mmengine
 
 SMALL: dict[str, Any] = dict(channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), core_op='DCNv3_pytorch')
 HEAD = {'head.weight': torch.ones(10, 4), 'conv_head.0.weight': torch.ones(2, 2), 'fc_norm.bias': torch.ones(4)}
@@ -64,272 +53,6 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(module, 'print_log', lambda text, *_: lines.append(text))
     return lines
 
-
-@pytest.fixture
-def schemes() -> Iterator[None]:
-    """Puts MMEngine's own loaders back."""
-    before = CheckpointLoader._schemes.copy()
-    yield
-    CheckpointLoader._schemes = before
-
-
-# --- reading safely ---------------------------------------------------------------------------------------------------
-
-
-class Call:
-    """Pickles as a call of a function, which is made where the pickle is read without care."""
-
-    def __init__(self, function: Callable, *args: Any) -> None:
-        self.function, self.args = function, args
-
-    def __reduce__(self) -> tuple[Callable, tuple]:
-        return self.function, self.args
-
-
-class Innocent:
-    """A class that a checkpoint has no business with, though it does no harm."""
-
-
-BOMBS: dict[str, Callable[[Path], Call]] = {
-    'posix.mkdir': lambda crater: Call(os.mkdir, str(crater)),
-    'exec': lambda crater: Call(exec, f'open({str(crater)!r}, "w").close()'),
-}
-
-
-@pytest.mark.parametrize('culprit', BOMBS)
-def test_pickle_bomb_is_refused_and_not_run(culprit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    crater, file = tmp_path / 'crater', tmp_path / 'bomb.pth'
-    torch.save({'state_dict': {}, 'meta': BOMBS[culprit](crater)}, file)
-    monkeypatch.delenv(UNSAFE_LOAD_VARIABLE, raising=False)
-    with pytest.raises(
-        RuntimeError, match=f'refused to read {file}: .* {culprit}, .* set MM_INTERNIMAGE_UNSAFE_LOAD=1'
-    ):
-        load_safely(file)
-    assert not crater.exists()
-
-    torch.load(file, weights_only=False)
-    assert crater.exists(), 'a dud proves nothing'
-
-
-@pytest.mark.parametrize('legacy', [False, True], ids=['zip', 'legacy'])
-def test_refusal_names_file_global_and_remedy(legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / 'odd.pth'
-    torch.save({'meta': Innocent()}, file, _use_new_zipfile_serialization=not legacy)
-    for value in ('', '0'):
-        monkeypatch.setenv(UNSAFE_LOAD_VARIABLE, value)
-        with pytest.raises(RuntimeError, match=f'refused to read {file}: it needs the global {__name__}.Innocent'):
-            load_safely(file)
-
-
-def test_opting_in_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
-    file = tmp_path / 'odd.pth'
-    torch.save({'meta': Innocent()}, file)
-    monkeypatch.setenv(UNSAFE_LOAD_VARIABLE, '1')
-    assert isinstance(load_safely(file)['meta'], Innocent)
-    assert len(log) == 1 and f'{__name__}.Innocent' in log[0]
-
-    torch.save({'meta': 1}, file)
-    assert load_safely(file) == {'meta': 1}
-    assert len(log) == 1  # nothing to say of a harmless file
-
-
-@pytest.mark.parametrize('owner, name', [(HistoryBuffer, '__init__'), (np.ndarray, 'tofile'), (OrderedDict, 'mean')])
-def test_getattr_reaches_only_what_mmengine_saves(owner: Any, name: str, tmp_path: Path) -> None:
-    file = tmp_path / 'reach.pth'
-    torch.save(Call(getattr, HistoryBuffer, 'mean'), file)
-    assert load_safely(file) is HistoryBuffer.mean
-    torch.save(Call(getattr, owner, name), file)
-    with pytest.raises(RuntimeError, match='refused to read .*reach.pth: it needs the global builtins.getattr'):
-        load_safely(file)
-
-
-@pytest.mark.parametrize('value', [np.float64(0.5), np.float32(0.5), np.int64(3), np.bool_(True), np.arange(3.0)])
-@pytest.mark.parametrize('module', [b'numpy.core.', b'numpy._core.'])
-def test_numpy_of_either_generation(module: bytes, value: Any, tmp_path: Path) -> None:
-    file = tmp_path / 'numpy.pth'
-    torch.save({'value': value}, file, _use_new_zipfile_serialization=False)  # a form that can be edited in place
-    content = file.read_bytes()
-    assert re.search(rb'numpy\._?core\.multiarray', content)
-    file.write_bytes(re.sub(rb'numpy\._?core\.', module, content))
-    loaded = load_safely(file)['value']
-    assert type(loaded) is type(value) and np.array_equal(loaded, value)
-
-
-def test_yacs_config_of_the_classification_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType('yacs.config')
-    module.CfgNode = type('CfgNode', (dict,), {'__module__': 'yacs.config'})  # type: ignore[attr-defined]
-    config = module.CfgNode(MODEL=module.CfgNode(NAME='intern_image'))
-    config.__dict__['__immutable__'] = True
-    file = tmp_path / 'ckpt_epoch_1.pth'
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, 'yacs', ModuleType('yacs'))
-        patch.setitem(sys.modules, 'yacs.config', module)
-        torch.save({'model': {}, 'config': config}, file)
-    loaded = load_safely(file)['config']
-    assert loaded == {'MODEL': {'NAME': 'intern_image'}} and type(loaded) is OrderedDict
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    for path in (tmp_path / 'none.pth', tmp_path, 's3://bucket/none.pth'):
-        with pytest.raises(FileNotFoundError, match=f'no checkpoint at {path}: expected a local file'):
-            load_safely(path)
-
-
-@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-@pytest.mark.parametrize(
-    'damage', [lambda data: data[:-100], lambda data: data[:7], lambda data: b'', lambda data: b'<html>']
-)
-def test_damaged_file(damage: Callable[[bytes], bytes], suffix: str, tmp_path: Path) -> None:
-    file = tmp_path / f'file{suffix}'
-    (save_file if suffix == '.safetensors' else torch.save)({'a': torch.rand(100)}, file)
-    assert load_safely(file)['a'].shape == (100,)
-    file.write_bytes(damage(file.read_bytes()))
-    message = rf'{file} \({file.stat().st_size} bytes\) could not be read: (.|\n)*fetch it again'
-    with pytest.raises(RuntimeError, match=message):
-        load_safely(file)
-
-
-def test_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('HOME', str(tmp_path))
-    torch.save({'a': 1}, tmp_path / 'a.pth')
-    assert load_safely('~/a.pth') == {'a': 1}
-
-
-# --- downloads --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """A web of a few files behind torch's downloader, with an empty cache."""
-    pages: dict[str, bytes] = {}
-
-    def download(url: str, dst: str, progress: bool) -> None:
-        if url not in pages:
-            raise OSError('HTTP Error 404: Not Found')
-        Path(dst).write_bytes(pages[url])
-
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
-    return pages
-
-
-def test_download_is_cached_and_safe(web: dict[str, bytes], tmp_path: Path) -> None:
-    torch.save({'a': 1}, tmp_path / 'a.pth')
-    url = 'https://example.org/models/a.pth?download=true'
-    web[url] = (tmp_path / 'a.pth').read_bytes()
-    assert load_safely(url) == {'a': 1}
-    assert (tmp_path / 'hub' / 'checkpoints' / 'a.pth').is_file()
-    del web[url]
-    assert load_safely(url) == {'a': 1}
-
-    torch.save(Call(os.mkdir, str(tmp_path / 'crater')), tmp_path / 'bomb.pth')
-    web['http://example.org/bomb.pth'] = (tmp_path / 'bomb.pth').read_bytes()
-    with pytest.raises(RuntimeError, match='refused to read'):
-        load_safely('http://example.org/bomb.pth')
-    assert not (tmp_path / 'crater').exists()
-
-
-def test_failed_download(web: dict[str, bytes]) -> None:
-    with pytest.raises(RuntimeError, match='could not download https://example.org/b.pth to .*b.pth: HTTP Error 404'):
-        load_safely('https://example.org/b.pth')
-
-
-# --- MMEngine ---------------------------------------------------------------------------------------------------------
-
-
-class Line(BaseModel):
-    """The smallest model that a runner trains."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 1)
-
-    def forward(self, *inputs: Tensor, mode: str) -> Any:
-        outputs = self.linear(torch.stack(inputs))
-        return dict(loss=outputs.square().mean()) if mode == 'loss' else list(outputs)
-
-
-class Half(BaseMetric):
-    """A metric that returns numpy numbers, as many do."""
-
-    default_prefix = 'half'
-
-    def process(self, data_batch: Any, data_samples: Any) -> None:
-        self.results.append(0)
-
-    def compute_metrics(self, results: list) -> dict:
-        return dict(value=np.float64(0.5), other=np.float32(0.5))
-
-
-def make_runner(work_dir: Path, epochs: int, **options: Any) -> Runner:
-    data = dict(dataset=list(torch.rand(4, 3)), batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False))
-    schedule: list[dict] = [
-        dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2),
-        dict(type='MultiStepLR', milestones=[1]),
-        dict(type='OneCycleLR', eta_max=0.1, total_steps=20),
-        dict(type='CosineAnnealingMomentum', T_max=2),
-        dict(type='ReduceOnPlateauLR', monitor='half/value', rule='greater'),
-    ]
-    return Runner(
-        Line(),
-        str(work_dir),
-        train_dataloader=data,
-        val_dataloader=data,
-        val_evaluator=dict(type=Half),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        val_cfg=dict(),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
-        param_scheduler=schedule,
-        custom_hooks=[dict(type='EMAHook')],
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best='half/value', rule='greater')),
-        experiment_name=f'{work_dir.name}_{epochs}',
-        **options,
-    )
-
-
-def test_runner_round_trip(tmp_path: Path, schemes: None) -> None:
-    set_up_mmengine()
-    runner = make_runner(tmp_path, 1)
-    runner.train()
-    file = tmp_path / 'epoch_1.pth'
-
-    checkpoint = load_safely(file)
-    assert checkpoint.keys() == {
-        'meta', 'state_dict', 'ema_state_dict', 'message_hub', 'optimizer', 'param_schedulers',
-    }  # fmt: skip
-    history = checkpoint['message_hub']['log_scalars']['train/loss']
-    assert isinstance(history, HistoryBuffer) and history.mean() > 0
-    assert type(checkpoint['message_hub']['runtime_info']['best_score']) is np.float64
-    unsafe = set(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-    assert {'builtins.getattr', 'mmengine.logging.history_buffer.HistoryBuffer'} < unsafe  # plain weights_only fails
-
-    resumed = make_runner(tmp_path, 2, resume=True, load_from=str(file))
-    resumed.train()
-    assert (resumed.epoch, resumed.iter) == (2, 4)
-    assert len(resumed.message_hub.get_scalar('train/loss').data[0]) == 4
-
-
-def test_registered_loader_serves_mmengine(
-    tmp_path: Path, schemes: None, web: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(UNSAFE_LOAD_VARIABLE, raising=False)
-    set_up_mmengine()
-    set_up_mmengine()  # again does no harm
-    bomb, good = tmp_path / 'bomb.pth', tmp_path / 'good.safetensors'
-    torch.save(Call(os.mkdir, str(tmp_path / 'crater')), bomb)
-    save_file({'a': torch.ones(2)}, good)
-    web['https://example.org/bomb.pth'] = bomb.read_bytes()
-    web['https://example.org/good.safetensors'] = good.read_bytes()
-    for place in (f'{tmp_path}/', 'https://example.org/'):
-        with pytest.raises(RuntimeError, match='refused to read'):
-            CheckpointLoader.load_checkpoint(f'{place}bomb.pth', 'cpu')
-        loaded = CheckpointLoader.load_checkpoint(f'{place}good.safetensors')
-        assert loaded.keys() == {'meta', 'state_dict'} and torch.equal(loaded['state_dict']['a'], torch.ones(2))
-    assert not (tmp_path / 'crater').exists()
-    assert CheckpointLoader._get_checkpoint_loader('open-mmlab://resnet50').__module__ == 'mmengine.runner.checkpoint'
-
-
-# --- the backbone's weights -------------------------------------------------------------------------------------------
 
 FORMS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
     'official classification': lambda s: {
@@ -371,8 +94,7 @@ def test_every_form_loads(form: str, save: Callable, suffix: str, tmp_path: Path
 def test_runner_checkpoint_and_init_cfg(tmp_path: Path, form: str) -> None:
     """A backbone trained in a runner's model starts another, in whichever form MMEngine's configs may ask for it."""
     source = make_backbone(1)
-    model = Line()
-    model.backbone = source
+    model = nn.ModuleDict({'backbone': source, 'head': nn.Linear(3, 1)})
     file = tmp_path / 'epoch_1.pth'
     torch.save({'meta': {}, 'state_dict': model.state_dict(), 'message_hub': {'best': np.float64(1)}}, file)
     init_cfg = dict(type=PretrainedInit if form == 'class' else 'Pretrained', checkpoint=str(file))
