@@ -20,7 +20,7 @@ CONFIG_KEYS = ('cfg', 'config')
 TEXT_SUFFIX = '_text'
 MAX_DEPTH = 100
 MAX_NAME = 500
-_ATOMS = {type(None), bool, int, float, complex, torch.dtype, torch.device, torch.Size}
+_ATOMS = {type(None), bool, int, float, complex, torch.dtype, torch.device}
 _TEXTS = {str, bytes, bytearray}
 _METHODS = {getattr(owner, name) for owner, names in SAVED_METHODS.items() for name in names}
 
@@ -70,8 +70,8 @@ def _parts(value: Any) -> Iterable[Any]:
             require(not tensor or (key.isprintable() and len(key) <= MAX_NAME), 'a tensor has no printable name')
             yield key
             yield part
-        yield getattr(value, '_metadata', None)
-    elif kind in (list, tuple, set):
+        yield _versions(value)
+    elif kind in (list, tuple, set, torch.Size):
         yield from value
     elif kind is HistoryBuffer:
         require(len(vars(value)) > 0, 'a HistoryBuffer is empty')
@@ -81,13 +81,22 @@ def _parts(value: Any) -> Iterable[Any]:
         require(plain, f'it holds a {kind.__name__}, which no checkpoint does')
 
 
+def _versions(mapping: Any) -> Any:
+    """The versions of the modules that ``state_dict()`` attaches to a mapping; layers compare them with numbers."""
+    versions = getattr(mapping, '_metadata', None)
+    require(versions is None or type(versions) in (dict, OrderedDict), 'the versions of the modules are no mapping')
+    for module in (versions or {}).values():
+        require(type(module) is dict and type(module.get('version', 1)) is int, 'a module has a forged version')
+    return versions
+
+
 def neutralise(content: Any, file: Path) -> None:
     """Renames configs in a checkpoint, so that nothing runs them, and drops paths that MMEngine would delete.
 
     - MMEngine runs ``meta['config']`` when it resumes, and its inferencers ``message_hub['runtime_info']['cfg']`` and
       ``meta['cfg']`` if they are given no config. They are kept as text, as ``config_text`` and ``cfg_text``.
     - ``CheckpointHook`` deletes the file or folder ``runtime_info['best_ckpt']`` when it has found a better one. It
-      stays only if it is called like a best checkpoint and lies beside the file.
+      stays only if it is called like a best checkpoint and lies beside the file, as it does after a move of both.
 
     Args:
         content: Content of the file; changed in place.
@@ -100,7 +109,10 @@ def neutralise(content: Any, file: Path) -> None:
             if key in mapping:
                 mapping[key + TEXT_SUFFIX] = mapping.pop(key)
     for key in [key for key in info if isinstance(key, str) and key.startswith('best_ckpt')]:
-        if not _is_best_checkpoint(info[key], file):
+        beside = file.parent / Path(str(info[key])).name
+        if _is_best_checkpoint(str(beside), file) and beside.is_file():
+            info[key] = str(beside)  # the work folder may have been moved
+        elif not _is_best_checkpoint(info[key], file):
             text = one_line(info.pop(key))
             print_log(f'{file}: forgets that {key} is {text}, which is not beside it', 'current', logging.WARNING)
 
@@ -111,6 +123,9 @@ def _mapping(content: Any, key: str) -> MutableMapping:
 
 
 def _is_best_checkpoint(path: Any, file: Path) -> bool:
-    if not isinstance(path, str) or not Path(path).match('best_*.pth'):
+    if not isinstance(path, str) or not path.isprintable() or not Path(path).match('best_*.pth'):
         return path is None
-    return Path(path).parent.absolute().resolve() == file.parent.resolve()
+    try:
+        return Path(path).parent.resolve() == file.parent.resolve()
+    except (OSError, RuntimeError):  # a name that is too long, links in a circle
+        return False
