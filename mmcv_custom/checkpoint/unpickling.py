@@ -34,6 +34,12 @@ STORAGE_TYPES = {
     'ComplexFloatStorage': torch.complex64,
 }
 
+# Dtypes without a class of storages. Others (quantized, bits, packed) are not for plain tensors, and crash torch.
+_OTHER_DTYPES = (
+    *(torch.uint16, torch.uint32, torch.uint64, torch.complex32),
+    *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
+)
+
 # The methods that MMEngine's checkpoints refer to, as calls of getattr.
 SAVED_METHODS = {
     HistoryBuffer: ('current', 'max', 'mean', 'min'),
@@ -96,13 +102,17 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtyp
     require(len(size) == len(stride) <= MAX_DIMS, f'a tensor has {len(size)} sizes and {len(stride)} strides')
     require(all(map(is_count, (offset, *size, *stride))), 'offset, sizes and strides of a tensor must be counts')
     if 0 in size:
-        require(math.prod(length or 1 for length in size) < 2**31, 'a tensor without numbers is too large')
+        _check_empty(size)
         return torch.empty(size, dtype=dtype, device=storage.memory.device)
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     fits = max(last + 1, math.prod(size)) * dtype.itemsize <= storage.nbytes
     require(fits, f'a tensor is larger than its {storage.nbytes} bytes')
     tensor = torch.empty(0, dtype=dtype, device=storage.memory.device)
     return tensor.set_(storage.memory, storage.start + offset, size, stride)
+
+
+def _check_empty(shape: tuple[int, ...]) -> None:
+    require(math.prod(length or 1 for length in shape) < 2**31, 'the shape of something without numbers is too large')
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
@@ -134,7 +144,7 @@ def _size(values: Any) -> torch.Size:
 
 
 def _device(kind: Any, index: Any = None) -> torch.device:
-    require(type(kind) is str and (index is None or is_count(index)), 'a torch.device needs a name')
+    require(type(kind) is str and (index is None or index in range(128)), 'a torch.device needs a name')
     return torch.device(kind) if index is None else torch.device(kind, index)
 
 
@@ -234,7 +244,7 @@ _VALUES: dict[str, Any] = {
     _name(HistoryBuffer): Global(_name(HistoryBuffer), _history, HistoryBuffer),
     _name(OneCycleParamScheduler): Global(_name(OneCycleParamScheduler), owner=OneCycleParamScheduler),
     **{f'torch.{name}': StorageType(dtype) for name, dtype in STORAGE_TYPES.items()},
-    **{str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)},
+    **{str(dtype): dtype for dtype in (*STORAGE_TYPES.values(), *_OTHER_DTYPES)},
     'torch.storage.UntypedStorage': StorageType(torch.uint8),
 }
 
@@ -247,7 +257,9 @@ def _build_array(array: np.ndarray, state: Any) -> None:
     version, shape, dtype, fortran, data = state
     require(version == 1 and type(fortran) is bool, 'an array of numpy has a forged state')
     require(type(shape) is tuple and len(shape) <= MAX_DIMS, 'an array of numpy has a forged shape')
-    require(all(is_count(length) and length < 2**32 for length in shape), 'an array of numpy has a forged shape')
+    require(all(map(is_count, shape)), 'an array of numpy has a forged shape')
+    if 0 in shape:
+        _check_empty(shape)
     _check_numbers(dtype, shape, data)
     array.__setstate__((1, shape, dtype, fortran, data))
 
@@ -275,12 +287,8 @@ def _build_history(history: HistoryBuffer, state: Any) -> None:
 def _build_ordered_dict(ordered: OrderedDict, state: Any) -> None:
     """Keeps the versions of modules, which ``state_dict()`` attaches, and nothing else."""
     require(type(state) is dict, 'an OrderedDict has a forged state')
-    versions = state.get('_metadata')
-    if versions is not None:
-        require(type(versions) in (dict, OrderedDict), 'the versions of the modules are no mapping')
-        for module in versions.values():
-            require(type(module) is dict and type(module.get('version', 1)) is int, 'a module has a forged version')
-        ordered._metadata = versions  # type: ignore[attr-defined]
+    if state.get('_metadata') is not None:
+        ordered._metadata = state['_metadata']  # type: ignore[attr-defined]
 
 
 def _build(thing: Any, state: Any) -> None:
@@ -303,7 +311,9 @@ def _key(value: Any, nested: bool = False) -> Any:
     if type(value) is tuple and not nested:
         return tuple(_key(item, nested=True) for item in value)
     require(
-        type(value) in (str, bytes, float, bool, type(None)) or (type(value) is int and value.bit_length() <= 64),
+        type(value) in (str, bytes, float, bool, type(None))
+        or (type(value) is int and value.bit_length() <= 64)
+        or isinstance(value, np.number),
         f'a {type(value).__name__} is the key of a dict',
     )
     return value

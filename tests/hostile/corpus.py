@@ -249,6 +249,11 @@ PICKLES: dict[str, Any] = {
     'Counter of a list': call('collections', 'Counter', [1]),
     'OrderedDict of numbers': call('collections', 'OrderedDict', [1, 2]),
     'versions are no mapping': state({}) | {'x': build(call('collections', 'OrderedDict'), {'_metadata': 5})},
+    'version forged later': [
+        build(call('collections', 'OrderedDict'), {'_metadata': {'': Raw(value({'version': 1}) + b'q\x09')}}),
+        Raw(b'h\x09' + value('version') + value('a') + b's'),
+    ],
+    'device 999': call('torch', 'device', 'cuda', 999),
     'version is text': {'x': build(call('collections', 'OrderedDict'), {'_metadata': {'': {'version': 'a'}}})},
 }
 
@@ -272,6 +277,7 @@ NUMPY: dict[str, Any] = {
     'two negative shapes': array((-1, -2)),
     'huge shape': array((2**62, 2**62)),
     'huge empty shape': array((0, 2**62), data=b''),
+    'huge shape of nothing': array((0, 2**31, 2**31), data=b''),
     'shape of truth values': array((True, 2)),
     'shape is a list': array([2]),
     '65 dimensions': array((1,) * 65, data=b'\0' * 8),
@@ -339,6 +345,13 @@ TENSORS: dict[str, Any] = {
         *(False, None, ref('torch', 'float64')),
     ),
     'dtype is text': call('torch._utils', '_rebuild_tensor_v3', storage(), 0, (4,), (1,), False, None, 'float32'),
+    **{
+        f'dtype {name}': call(
+            *('torch._utils', '_rebuild_tensor_v3', storage(16, 'UntypedStorage', '0', 'torch.storage')),
+            *(0, (16,), (1,), False, None, ref('torch', name)),
+        )
+        for name in ('quint8', 'bits8', 'int1', 'float4_e2m1fn_x2')
+    },
     'parameter of a number': call('torch._utils', '_rebuild_parameter', 5, True, None),
     'unprintable name': {'a\n\x1b[2J': tensor()},
     'endless name': {'a' * 100_000: tensor()},
