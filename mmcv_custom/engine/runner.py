@@ -19,7 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
-from ..checkpoint import CheckpointError, adapt, compare, fill, mmengine_form, require_complete
+from ..checkpoint import adapt, compare, fill, require_complete
 from .hooks import unwrapped
 from .resume import newest_checkpoint, require_training
 from .saving import DRAFT, SafeCheckpointHook, in_main_process, publish
@@ -170,12 +170,10 @@ class PortableRunner(Runner):
             revise_keys: Pairs of a regular expression and its replacement, applied to the names in the file.
 
         Raises:
-            CheckpointError: As :func:`mmcv_custom.checkpoint.fill` does.
+            CheckpointError: As :func:`mmcv_custom.checkpoint.load_converted` does, and
+                :func:`mmcv_custom.checkpoint.fill`.
         """
-        try:  # what the loaders of other schemes than files and http return may have any form
-            checkpoint = mmengine_form(CheckpointLoader.load_checkpoint(filename, map_location))
-        except ValueError as error:
-            raise CheckpointError(f'cannot load {filename}: {error}') from error
+        checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
         state = checkpoint['state_dict']
         for pattern, replacement in revise_keys:
             state = {re.sub(pattern, replacement, name): tensor for name, tensor in state.items()}

@@ -153,7 +153,7 @@ def test_a_converted_file(
     meta = written['meta']
     assert list(meta['dataset_meta']['classes']) == list(source['meta']['CLASSES'])
     assert meta['dataset_meta']['palette'] == source['meta']['PALETTE']
-    assert Config.fromstring(meta['cfg'], '.py').model == Config.fromfile(configs[name]).model
+    assert Config.fromstring(meta['cfg_text'], '.py').model == Config.fromfile(configs[name]).model
     assert 'mmengine_version' in meta and meta['converted_from'] == official[name].name
 
     again = tmp_path / 'again.safetensors'
@@ -222,6 +222,45 @@ def test_mistakes_get_one_clear_line(
         *(convert_checkpoint, tmp_path / 'other_classes.pth', target, '--config', configs['dino']),
     )
     assert not list(tmp_path.glob('*target*'))
+
+
+def test_a_check_that_was_asked_for_is_made(call: Program, official: dict[str, Path], tmp_path: Path) -> None:
+    """Also with a config that holds nothing."""
+    (tmp_path / 'empty.py').write_text('')
+    arguments = [convert_checkpoint, official['dino'], tmp_path / 'target.pth', '--config']
+    fails(call, 'empty.py holds no model to check the weights against', *arguments, tmp_path / 'empty.py')
+    fails(call, 'there is no config file', *arguments, '')
+    assert not (tmp_path / 'target.pth').exists()
+
+
+@pytest.mark.parametrize(
+    'value', [torch.ones(10, device='meta'), torch.ones(10).to_sparse(), torch.full((10,), torch.nan)]
+)
+def test_weights_without_values_are_not_converted(
+    value: Tensor, call: Program, official: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = 'bbox_head.cls_branches.0.bias'
+    content = load_safely(official['dino'])
+    content['state_dict'][name] = value
+    torch.save(content, tmp_path / 'hollow.pth')
+    monkeypatch.setenv('MM_INTERNIMAGE_UNSAFE_LOAD', '1')  # else most of them are not even read
+    target = tmp_path / 'target.pth'
+    fails(call, rf'hollow.pth.* \(?{name}', convert_checkpoint, tmp_path / 'hollow.pth', target)
+    assert not target.exists()
+
+
+def test_a_config_in_the_file_is_left_behind(
+    call: Program, official: dict[str, Path], configs: dict[str, Path], tmp_path: Path
+) -> None:
+    """MMEngine would run it. A converted file has the config of --config, or none."""
+    content = load_safely(official['dino'])
+    content['meta'] |= dict(cfg='import os', config='import os')
+    torch.save(content, tmp_path / 'foreign.pth')
+    call(convert_checkpoint, tmp_path / 'foreign.pth', tmp_path / 'a.pth')
+    assert not {'cfg_text', 'config_text'} & load_safely(tmp_path / 'a.pth')['meta'].keys()
+    call(convert_checkpoint, tmp_path / 'foreign.pth', tmp_path / 'b.pth', '--config', configs['dino'])
+    written = load_safely(tmp_path / 'b.pth')['meta']['cfg_text']
+    assert Config.fromstring(written, '.py').model == Config.fromfile(configs['dino']).model
 
 
 def test_an_existing_file_is_overwritten_only_by_force(
