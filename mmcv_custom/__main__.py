@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import runpy
 import sys
-from pathlib import Path
 
 from . import zoo
 from .cli import fail
 
-TOOLS = Path(__file__).with_name('.mim') / 'tools'
+TOOLS = (zoo.MIM / 'tools').resolve()  # links in a checkout
 
 
 def main() -> None:
@@ -27,7 +26,7 @@ def main() -> None:
         sys.path.insert(0, str(tools[command].parent))  # as Python does for a script
         runpy.run_path(sys.argv[0], run_name='__main__')
     elif command == 'list':
-        names = [name for name in zoo.models() if all(word in name for word in arguments)]
+        names = [name for name in zoo.models() if all(word.lower() in name for word in arguments)]
         print('\n'.join(names) or fail(f'no name of a model contains {" and ".join(arguments)}; list names all'))
     elif command == 'path' and len(arguments) == 1:
         try:

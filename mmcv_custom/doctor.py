@@ -67,8 +67,13 @@ def diagnose_packages(packages: dict[str, list[str]], mmcv_has_ops: bool | None)
             fix = f'pip uninstall -y {" ".join(others)} && {reinstall_command(fork)}'
             problems.append(Problem(f'{" and ".join(found)} overwrite each other: both install {name}', fix))
     if mmcv_has_ops is False:
-        message = 'mmcv is without its compiled operators, as pip builds it where torch is out of sight'
-        problems.append(Problem(message, reinstall_command(packages['mmcv'][0].split()[0])))
+        distribution = packages['mmcv'][0].split()[0]
+        if distribution == 'mmcv-lite':
+            message = 'mmcv-lite is enough for the backbone; detectors and segmentors need mmcv with its operators'
+            problems.append(Problem(message, 'pip uninstall -y mmcv-lite && ' + reinstall_command('onedl-mmcv')))
+        else:
+            message = 'mmcv is without its compiled operators, as pip builds it where torch is out of sight'
+            problems.append(Problem(message, reinstall_command(distribution)))
     return problems
 
 

@@ -21,5 +21,6 @@ class InheritedScope(Registry):
         # The newest scope is this one, set while MMEngine builds an inherited part; the config's own lies below it.
         scopes = [instance.scope_name for instance in DefaultScope._instance_dict.values()]
         default = next((scope for scope in reversed(scopes) if scope != SCOPE), 'mmengine')
-        with self.switch_scope_and_registry(default) as registry:
+        assert self.parent is not None
+        with self.parent.switch_scope_and_registry(default) as registry:  # the root, where MMEngine knows no such scope
             return registry.get(key)

@@ -39,8 +39,8 @@ class CBInternImage(BaseModule):
     to its width and size and weighted by learned factors that start at zero.
 
     Args:
-        out_indices: Stages whose features both return, of 0, 1, 2, 3. (The official configs have one list for each, and
-            a stride-4 map of the first that is never used.)
+        out_indices: Stages whose features both return, of 0, 1, 2, 3 for the presets. (The official configs have one
+            list for each, and a stride-4 map of the first that is never used.)
         half_gammas: Round these factors to half precision. The official code does so in training and in evaluation, and
             the published results include it; it changes the features by about 1e-3. The factors' gradients pass through
             half precision too, where very small ones vanish.

@@ -14,6 +14,7 @@ from torch import Tensor
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
 DATA = ROOT / 'tests/data'
+OFFICIAL_CHECKPOINTS = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/'
 Run = Callable[..., 'subprocess.CompletedProcess[str]']  # the fixture `run` of conftest.py
 
 

@@ -4,7 +4,7 @@
     python3 tools/setup_env.py                  .venv with the pinned stack, the compiled operator and this project
     python3 tools/setup_env.py --check TARGET   installs nothing: says what this interpreter lacks for that make target
 
-What is missing is read off the environment itself, so a run that was cut short is mended by the next one.
+What is missing is read off the environment itself, so the next run completes one that was cut short.
 Standard library only, and readable by Python 3.6, so that an old interpreter ends in one line and not in a SyntaxError.
 """
 

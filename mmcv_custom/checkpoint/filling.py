@@ -143,5 +143,5 @@ def differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], report: 
 
 def _width(stem: Tensor, arch: Any) -> str:
     """The width, and the name of the preset that has it, if the model's ``arch`` knows presets."""
-    preset = arch and arch.preset_of_width(stem.shape[0])
+    preset = arch.preset_of_width(stem.shape[0]) if hasattr(arch, 'preset_of_width') else None
     return f'{stem.shape[0]} channels wide' + (f' ({preset})' if preset else '')

@@ -183,14 +183,21 @@ class Arch:
             phi: Number of steps, at least 0.
 
         Raises:
-            ValueError: ``phi`` is negative, or this architecture does not follow the stacking rules.
+            ValueError: ``phi`` is negative, this architecture does not follow the stacking rules, or it has
+                ``level2_post_norm``, for which there is no rule.
         """
         if phi < 0:
             raise ValueError(f'phi must be at least 0, got {phi}')
         group_channels = self.channels // self.groups[0]
         depth, total = self.depths[0], sum(self.depths)
-        if tuple(self.depths) != (depth, depth, total - 3 * depth, depth):
-            raise ValueError(f'scaled needs depths that follow the stacking rules, got {tuple(self.depths)}')
+        follows = tuple(self.depths) == (depth, depth, total - 3 * depth, depth)
+        if not follows or tuple(self.groups) != tuple(width // group_channels for width in self.widths):
+            raise ValueError(
+                'scaled needs depths and groups that follow the stacking rules, '
+                f'got {tuple(self.depths)} and {tuple(self.groups)}'
+            )
+        if self.level2_post_norm:
+            raise ValueError('scaled cannot place the norms of level2_post_norm, got level2_post_norm=True')
         channels = round(WIDTH_GROWTH**phi * self.channels / group_channels) * group_channels
         depth = round(DEPTH_GROWTH**phi * depth)
         grown = Arch.stacked(channels, group_channels, depth, round(DEPTH_GROWTH**phi * total) - 3 * depth)

@@ -161,7 +161,7 @@ def internimage_layer_depth(param_name: str, depths: Sequence[int]) -> int:
 
 @MODELS.register_module()
 class InternImage(BaseModule):
-    """InternImage, a backbone of DCNv3 blocks with features at strides 4, 8, 16 and 32.
+    """InternImage, a backbone of DCNv3 blocks. Stage i, from 0, has stride 4 * 2^i: four stages reach from 4 to 32.
 
     Args:
         arch: Published preset to start from: tiny, small, base, large, xlarge, huge or giant. Further keywords replace

@@ -11,7 +11,6 @@ from tests.support import CONFIGS
 
 LEAVES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
 PUBLISHED = [path for path in LEAVES if 'demo' not in path.parts]
-OFFICIAL_CHECKPOINTS = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/'
 
 
 def build(cfg: Config) -> nn.Module:

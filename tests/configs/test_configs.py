@@ -17,8 +17,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from tests.configs.helpers import LEAVES, OFFICIAL_CHECKPOINTS, PUBLISHED, build, unwrap
-from tests.support import CONFIGS, ROOT
+from tests.configs.helpers import LEAVES, PUBLISHED, build, unwrap
+from tests.support import CONFIGS, OFFICIAL_CHECKPOINTS, ROOT
 
 FILES = sorted(CONFIGS.rglob('*.py'))
 UPERNET_T = CONFIGS / 'segmentation/ade20k/internimage-t_upernet_8xb2-160k_ade20k-512x512.py'

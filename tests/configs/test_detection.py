@@ -14,8 +14,8 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmcv_custom.models.internimage import Block
-from tests.configs.helpers import OFFICIAL_CHECKPOINTS, build, unwrap
-from tests.support import CONFIGS, DATA
+from tests.configs.helpers import build, unwrap
+from tests.support import CONFIGS, DATA, OFFICIAL_CHECKPOINTS
 
 DETECTION = CONFIGS / 'detection'
 OFFICIAL: list[dict[str, Any]] = json.loads((DATA / 'official_detectors.json').read_text())

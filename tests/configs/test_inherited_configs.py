@@ -11,8 +11,18 @@ import mmengine.logging
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import LOOPS, METRICS, MODELS, TRANSFORMS, DefaultScope, Registry, init_default_scope
+from mmengine.registry import (
+    LOOPS,
+    METRICS,
+    MODELS,
+    STRATEGIES,
+    TRANSFORMS,
+    DefaultScope,
+    Registry,
+    init_default_scope,
+)
 
+from mmcv_custom import InternImage
 from mmcv_custom.registry import SCOPE
 from tests.support import CONFIGS
 
@@ -69,6 +79,17 @@ def test_classes_are_those_of_the_config_itself(config: str, text: str, tmp_path
         model, expected = MODELS.build(cfg.model), MODELS.build(original.model)
     assert [type(module) for module in model.modules()] == [type(module) for module in expected.modules()]
     assert warned == []
+
+
+def test_a_default_scope_without_registries_means_the_root(tmp_path: Path) -> None:
+    cfg = inherit(tmp_path, '_base_/backbones/internimage-t.py', "default_scope = 'my_project'\n")
+    assert isinstance(MODELS.build(cfg.backbone | dict(init_cfg=None)), InternImage)
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+def test_registries_that_a_library_lacks(scope: str) -> None:
+    init_default_scope(scope)
+    assert STRATEGIES.children[SCOPE].get('SingleDeviceStrategy') is STRATEGIES.get('SingleDeviceStrategy')
 
 
 def test_a_class_that_does_not_exist(tmp_path: Path) -> None:

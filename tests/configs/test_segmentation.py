@@ -10,8 +10,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, init_default_scope
 
-from tests.configs.helpers import OFFICIAL_CHECKPOINTS, build
-from tests.support import CONFIGS
+from tests.configs.helpers import build
+from tests.support import CONFIGS, OFFICIAL_CHECKPOINTS
 
 SEGMENTATION = CONFIGS / 'segmentation'
 

@@ -72,8 +72,10 @@ def test_presets_are_told_by_their_width() -> None:
         (lambda: Arch.stacked(60, 16, 4, 18), 'channels must be a multiple of group_channels=16, got 60'),
         (lambda: Arch.stacked(64, 16, 4, 3), 'depth must be at most depth_stage3=3, got 4'),
         (lambda: PRESETS['tiny'].scaled(-1), 'phi must be at least 0, got -1'),
-        (lambda: PRESETS['giant'].scaled(1), r'scaled needs depths that follow .*, got \(2, 2, 48, 4\)'),
-        (lambda: Arch(depths=(1,), groups=(4,)).scaled(1), r'scaled needs depths that follow .*, got \(1,\)'),
+        (lambda: PRESETS['giant'].scaled(1), r'scaled needs depths and groups .*, got \(2, 2, 48, 4\) and'),
+        (lambda: Arch(depths=(1,), groups=(4,)).scaled(1), r'scaled needs depths and groups .*, got \(1,\) and'),
+        (lambda: Arch(groups=(4, 4, 4, 4)).scaled(0), r'scaled needs depths and groups .* and \(4, 4, 4, 4\)'),
+        (lambda: PRESETS['huge'].scaled(1), 'scaled cannot place the norms of level2_post_norm'),
     ],
 )
 def test_errors(call: Callable[[], Arch], message: str) -> None:

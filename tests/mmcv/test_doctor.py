@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,24 @@ SCRIPT = Path(doctor.__file__)
 REINSTALL = 'pip install --force-reinstall --no-deps --no-build-isolation --no-cache-dir'
 
 
+@pytest.fixture(scope='module')
+def operator() -> dict[str, Any]:
+    """What the operator's doctor finds here, where all is well."""
+    findings = operator_doctor.examine()
+    assert operator_doctor.diagnose(findings) == []
+    return findings
+
+
 @pytest.mark.parametrize(
     ('mmcv', 'has_ops'),
     [(['onedl-mmcv 2.3.6'], True), (['mmcv 2.1.0'], True), ([], None)],
     ids=['fork', 'upstream', 'none'],
 )
-def test_nothing_to_fix(mmcv: list[str], has_ops: bool | None) -> None:
-    assert doctor.diagnose_packages({'mmcv': mmcv, 'mmdet': []}, has_ops) == []
+def test_nothing_to_fix(operator: dict[str, Any], mmcv: list[str], has_ops: bool | None) -> None:
+    report = {**operator, 'packages': {'mmcv': mmcv, 'mmdet': []}, 'mmcv_has_ops': has_ops}
+    assert doctor.diagnose(report) == []
+    printed = operator_doctor.render(doctor.tabulate(report), [])
+    assert (mmcv or ['not installed'])[0] in printed and printed.endswith('Nothing to fix.')
 
 
 @pytest.mark.parametrize(
@@ -37,13 +49,23 @@ def test_nothing_to_fix(mmcv: list[str], has_ops: bool | None) -> None:
             f'pip uninstall -y mmcv && {REINSTALL} onedl-mmcv',
         ),
         (['onedl-mmcv 2.3.6'], False, 'mmcv is without its compiled operators', f'{REINSTALL} onedl-mmcv'),
+        (
+            ['mmcv-lite 2.1.0'],
+            False,
+            'mmcv-lite is enough for the backbone; detectors and segmentors need mmcv',
+            f'pip uninstall -y mmcv-lite && {REINSTALL} onedl-mmcv',
+        ),
     ],
-    ids=['both families', 'no operators'],
+    ids=['both families', 'no operators', 'lite'],
 )
-def test_one_problem_and_its_fix(mmcv: list[str], has_ops: bool, message: str, fix: str) -> None:
-    (problem,) = doctor.diagnose_packages({'mmcv': mmcv, 'mmdet': []}, has_ops)
-    assert message in problem.message
-    assert problem.fix == fix
+def test_one_problem_and_its_fix(
+    operator: dict[str, Any], mmcv: list[str], has_ops: bool, message: str, fix: str
+) -> None:
+    report = {**operator, 'packages': {'mmcv': mmcv, 'mmdet': []}, 'mmcv_has_ops': has_ops}
+    (problem,) = doctor.diagnose(report)
+    assert message in problem.message and problem.fix == fix
+    printed = operator_doctor.render(doctor.tabulate(report), [problem])
+    assert printed.endswith(f'PROBLEM: {problem.message}\n    {fix}')
 
 
 def test_the_report_adds_to_that_of_the_operator(tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ from mmengine.registry import METRICS
 
 from mmcv_custom import zoo
 from mmcv_custom.models.arch import PRESETS
-from tests.support import CONFIGS, ROOT
+from tests.support import CONFIGS, OFFICIAL_CHECKPOINTS, ROOT
 
 MASK_RCNN_T = 'mask-rcnn_internimage-t_fpn_1x_coco'
-OFFICIAL = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/'
 DATASETS = {model.dataset: model for model in zoo.models().values() if 'Metric Keys' in model.metadata}
 
 
@@ -60,7 +59,7 @@ def test_every_config_is_in_the_zoo() -> None:
 )
 def test_facts_of_the_published_tables(name: str, checkpoint: str | None, facts: dict, results: dict) -> None:
     model = zoo.models()[name]
-    assert model.checkpoint == (checkpoint and OFFICIAL + checkpoint)
+    assert model.checkpoint == (checkpoint and OFFICIAL_CHECKPOINTS + checkpoint)
     assert {'Pre-training': model.metadata['Pre-training']} | {
         key: model.published.get(key) for key in ('Parameters', 'FLOPs')
     } == facts
@@ -69,14 +68,16 @@ def test_facts_of_the_published_tables(name: str, checkpoint: str | None, facts:
 
 def test_checkpoints_are_where_the_official_tables_link_to() -> None:
     entries = [*zoo.models().values(), *zoo.backbones().values()]
-    assert {model.checkpoint.rpartition('/')[0] + '/' for model in entries if model.checkpoint} == {OFFICIAL}
-    assert zoo.backbones()['internimage_t_1k_224'].checkpoint == OFFICIAL + 'internimage_t_1k_224.pth'
+    assert {model.checkpoint.rpartition('/')[0] + '/' for model in entries if model.checkpoint} == {
+        OFFICIAL_CHECKPOINTS
+    }
+    assert zoo.backbones()['internimage_t_1k_224'].checkpoint == OFFICIAL_CHECKPOINTS + 'internimage_t_1k_224.pth'
 
 
 @pytest.mark.slow
 def test_trainings_start_from_files_of_the_zoo() -> None:
     known = {model.checkpoint for model in [*zoo.models().values(), *zoo.backbones().values()] if model.checkpoint}
-    known |= {f'{OFFICIAL}dino_4scale_cbinternimage_h_objects365_{count}classes.pth' for count in (20, 80)}
+    known |= {f'{OFFICIAL_CHECKPOINTS}dino_4scale_cbinternimage_h_objects365_{count}classes.pth' for count in (20, 80)}
     assert {name for name, model in zoo.models().items() if start(model.config) not in known} == {
         'dino-4scale_internimage-h_b1-20k_objects365-coco',  # not published
         'dino-4scale_internimage-g_b1-20k_objects365-coco',

@@ -10,21 +10,44 @@ import torch
 from torch import Tensor, nn
 
 from mmcv_custom import InternImage, zoo
+from mmcv_custom.cli import read_config
 from ops_dcnv3 import extension
 from tests.support import ROOT
 from tools.analysis_tools import get_flops
-from tools.analysis_tools.get_flops import measure
+from tools.analysis_tools.get_flops import measure, measure_config
 from tools.zoo import update
 
 MASK_RCNN_T = 'configs/detection/coco/mask-rcnn_internimage-t_fpn_1x_coco.py'
-# One per kind of model, cheap ones.
-SAMPLE = (
-    'mask-rcnn_internimage-t_fpn_1x_coco',
-    'dino-4scale_internimage-t_8xb2-12e-layer-wise-lr_coco',
-    'internimage-t_upernet_8xb2-160k_ade20k-512x512',
-    'internimage-l_segformer_8xb2-80k_mapillary-512x1024',
-    'internimage-h_mask2former_16xb1-40k_nyu-depth-v2-480x480',
-)
+# A cheap model of each kind, with the FLOPs of its parts and of all products, as measured when the zoo was set up.
+SAMPLE: dict[str, tuple[dict[str, int], int]] = {
+    'mask-rcnn_internimage-t_fpn_1x_coco': (
+        dict(backbone=99287040000, neck=52101120000, rpn_head=50615792640, roi_head=67290112000),
+        269294064640,
+    ),
+    'dino-4scale_internimage-t_8xb2-12e-layer-wise-lr_coco': (
+        dict(
+            backbone=99287040000,
+            neck=1224212480,
+            encoder=163015557120,
+            memory_trans_fc=1393295360,
+            bbox_head=4780994560,
+            decoder=15968501760,
+        ),
+        289573498880,
+    ),
+    'internimage-t_upernet_8xb2-160k_ade20k-512x512': (
+        dict(backbone=101669928960, decode_head=842296459264),
+        943966388224,
+    ),
+    'internimage-l_segformer_8xb2-80k_mapillary-512x1024': (
+        dict(backbone=1527979704320, decode_head=49459232768),
+        1577438937088,
+    ),
+    'internimage-h_mask2former_16xb1-40k_nyu-depth-v2-480x480': (
+        dict(backbone=832004352000, decode_head=33469491200),
+        874505523200,
+    ),
+}
 FLOAT = 4  # bytes
 FLOPS_TOLERANCE = 0.02
 
@@ -123,6 +146,8 @@ def test_the_stand_in_of_the_operator_is_not_counted(monkeypatch: pytest.MonkeyP
 def test_measurements_on_record_are_those_of_the_configs(name: str) -> None:
     model = zoo.models()[name]
     check(update.measure_model(model), model)
+    found = measure_config(read_config(str(model.config)), model.image_size)
+    assert (found.parts, found.products) == SAMPLE[name]
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 import re
 import subprocess
@@ -79,8 +81,11 @@ def test_a_checkpoint_is_evaluated_and_compared(
     assert (box[0], *box[2:]) == ('box AP', '47.2', 'differs by more than 0.2')
     assert float(box[1]) == pytest.approx(100 * metrics['coco/bbox_mAP']) and float(box[1]) < 5
     assert (mask[0], *mask[2:]) == ('mask AP', '42.5', 'differs by more than 0.2')
+    assert f'sha256 {hashlib.sha256(checkpoint.read_bytes()).hexdigest()}\n' in done.stdout
 
-    # The same result again, compared with a tolerance that everything is within.
+    # The same result again, beside a file that looks later, with a tolerance that everything is within.
+    (workplace / 'work_dirs/zoo' / NAME / 'results').mkdir()
+    (workplace / 'work_dirs/zoo' / NAME / 'results/test.bbox.json').write_text('[]')
     monkeypatch.chdir(workplace)
     monkeypatch.setattr('subprocess.run', lambda command: subprocess.CompletedProcess(command, 0))
     monkeypatch.setattr('sys.argv', [*map(str, program), '--tolerance', '100', *OPTIONS])
@@ -88,6 +93,36 @@ def test_a_checkpoint_is_evaluated_and_compared(
         evaluate.main()
     assert not left.value.code
     assert re.split('  +', capsys.readouterr().out.splitlines()[-2]) == [*box[:3], 'agrees']
+
+    # Another process than the first of a launcher has no metrics.
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setattr('sys.argv', [*map(str, program), '--launcher', 'pytorch', *OPTIONS])
+    evaluate.main()
+    assert 'box AP' not in capsys.readouterr().out
+
+
+def test_overrides_are_checked_and_moved(coco: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list = []
+
+    def run_nothing(command: list) -> subprocess.CompletedProcess:
+        commands.append(Config.fromfile(command[2]))
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr('subprocess.run', run_nothing)
+    (coco / 'annotations/mine.json').write_text((coco / 'annotations/instances_val2017.json').read_text())
+    (workplace / 'any.pth').touch()
+    mine = [
+        'test_dataloader.dataset.ann_file=annotations/mine.json',
+        'test_evaluator.ann_file=data/coco/annotations/mine.json',
+    ]
+    arguments = [NAME, '--data-root', 'coco', '--checkpoint', 'any.pth', '--work-dir', 'moved', '--cfg-options', *mine]
+    monkeypatch.setattr('sys.argv', ['evaluate.py', *arguments])
+    with pytest.raises(SystemExit):
+        evaluate.main()
+    (cfg,) = commands
+    assert cfg.test_dataloader.dataset.ann_file == 'annotations/mine.json'
+    assert cfg.test_evaluator.ann_file == 'coco/annotations/mine.json'
 
 
 def test_figures_agree_within_the_tolerance() -> None:
@@ -164,7 +199,7 @@ def test_mistakes_get_one_clear_line(
     monkeypatch.chdir(workplace)
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
-    monkeypatch.setattr('torch.hub.download_url_to_file', offline)
+    monkeypatch.setattr(importlib.import_module('mmcv_custom.checkpoint.download'), 'urlopen', offline)
     monkeypatch.setattr('torch.hub.get_dir', lambda: str(workplace / 'hub'))
     monkeypatch.setattr('sys.argv', ['evaluate.py', *arguments, '--work-dir', 'mistakes'])
     with pytest.raises(SystemExit) as left:

@@ -8,6 +8,7 @@ Exits with 0 if all published figures agree, with 1 otherwise. `mm-internimage l
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from mmengine.fileio import load
 from mmcv_custom import zoo
 from mmcv_custom.checkpoint import download
 from mmcv_custom.cli import (
+    Overrides,
     Parser,
     check_data,
     checkpoint_errors_in_one_line,
@@ -60,6 +62,9 @@ def main() -> None:
     parser.add_argument(
         '--tolerance', type=float, default=TOLERANCE, help='allowed difference in percentage points (%(default)s)'
     )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='overrides of the config'
+    )
     parser.add_argument('--work-dir', type=Path, help='folder of the logs (default: work_dirs/zoo/<name>)')
     parser.add_argument('--launcher', choices=['none', *LAUNCHERS], default='none', help='what started this process')
     args, options = parser.parse_known_args()
@@ -72,7 +77,7 @@ def main() -> None:
     except zoo.UnknownModelError as problem:
         fail(str(problem))
     work_dir = args.work_dir or Path('work_dirs/zoo', model.name)
-    cfg = read_config(str(model.config))
+    cfg = read_config(str(model.config), args.cfg_options)
     move_data(cfg, args.data_root)
     check_data(cfg, 'test')  # before the download
     make_folder(str(work_dir), '--work-dir')
@@ -88,14 +93,25 @@ def main() -> None:
     if args.launcher != 'none' and os.environ[LAUNCHERS[args.launcher][0]] != '0':
         return  # only the first process has the metrics
 
-    metrics = load(max(work_dir.glob('*/*.json')))  # MMEngine's logger writes <start>/<start>.json
+    # MMEngine writes <start>/<start>.json; other files may be a user's.
+    metrics = load(max(path for path in work_dir.glob('*/*.json') if path.stem == path.parent.name))
     comparisons = list(compare(model, metrics, args.tta, args.tolerance))
     verdicts = {True: 'agrees', False: f'differs by more than {args.tolerance}', None: ''}
     rows = [('' if cell is None else cell for cell in (*row[:3], verdicts[row.agrees])) for row in comparisons]
+    print(f'{checkpoint}, sha256 {sha256(checkpoint)}')
     print(table([('metric, %', 'measured', 'published', ''), *rows]))
     if all(row.agrees is None for row in comparisons):
         fail(f'no figure of {model.name} was published to compare with {"with" if args.tta else "without"} --tta')
     sys.exit(any(row.agrees is False for row in comparisons))
+
+
+def sha256(file: str | Path) -> str:
+    """The digest that tells which file was evaluated; none were published."""
+    digest = hashlib.sha256()
+    with open(file, 'rb') as content:
+        while block := content.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def move_data(cfg: Config, data_root: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmcv_custom.zoo import Model, metafiles
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 ORIGINS = {
     'published': 'printed by the official repository for its checkpoint',
     'converted': 'measured by this project with the official checkpoint',

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # Python has put this folder there, and the tools import each other from the root
 
 from mmcv_custom import InternImage, zoo  # noqa: E402

@@ -8,9 +8,8 @@ _base_ = [
     '../_base_/schedules/dino_20k.py',
     '../_base_/tta_large-images.py',
 ]
-_base_.backbone.pop('init_cfg')  # the whole detector comes from load_from
 model = dict(
-    backbone=_base_.backbone,
+    backbone=dict(_base_.backbone, init_cfg=None),
     neck=dict(in_channels=_base_.channels[1:]),
     dn_cfg=dict(group_cfg=dict(num_dn_queries=1000)),
 )
