@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from mmcv_custom.checkpoint import load_safely
+from mmcv_custom.cli import build_runner
 from tests.support import ROOT, Run
 from tools import test, train
 
@@ -127,6 +130,47 @@ def test_training_goes_on_from_the_newest_checkpoint(
     assert steps == {3}
 
 
+def test_resume_auto_starts_where_nothing_was_saved_and_goes_on_where_something_was(run: Run, workplace: Path) -> None:
+    """It goes on from the newest checkpoint that can be read, and names those that it skipped."""
+    first = train_config(run, SEGMENTOR, 'auto', *iterations(2), 'model.backbone.init_cfg=None', '--resume', 'auto')
+    assert re.findall(r'Iter\(train\) \[(\d)/2\]', first) == ['1', '2']
+    torn = workplace / 'auto/iter_3.pth'
+    torn.write_bytes((workplace / 'auto/iter_2.pth').read_bytes()[:999])
+    (workplace / 'auto/last_checkpoint').write_text(str(torn))
+    options = [*iterations(4), 'model.backbone.init_cfg=None', 'experiment_name=auto']
+    done = run(ROOT / 'tools/train.py', SEGMENTOR, '--work-dir', 'auto', *SHORT, *options, '--resume', 'auto')
+    assert re.search(r'skipped in auto: .*iter_3.pth .* could not be read', done.stdout + done.stderr)
+    assert re.findall(r'Iter\(train\) \[(\d)/4\]', done.stdout) == ['3', '4']
+    steps = {int(state['step']) for state in load_safely(workplace / 'auto/iter_4.pth')['optimizer']['state'].values()}
+    assert steps == {4}
+
+
+FORMS: dict[str, Callable[[dict], Any]] = {
+    'model': lambda state: {'model': state, 'epoch': 9},
+    'module': lambda state: {'module': state},
+    'bare': lambda state: state,
+    'compiled and in parallel': lambda state: {'state_dict': {f'module._orig_mod.{key}': state[key] for key in state}},
+    'Lightning': lambda state: {'state_dict': {f'model.{key}': state[key] for key in state}, 'epoch': 9},
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_weights_kept_elsewhere_are_the_weights_that_are_evaluated(
+    form: str, segmentor: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = load_safely(segmentor)['state_dict']
+    torch.save(FORMS[form](dict(state)), workplace / 'form.pth')
+    cfg = Config.fromfile(SEGMENTOR)
+    cfg.merge_from_dict(dict(work_dir=str(workplace / 'forms'), load_from=str(workplace / 'form.pth')))
+    cfg.custom_hooks = [dict(type='CompleteCheckpointHook')]
+    cfg.experiment_name = f'form {form}'
+    monkeypatch.chdir(workplace)
+    runner = build_runner(cfg)
+    runner.load_or_resume()
+    for name, tensor in runner.model.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
 def test_two_processes_train_together_on_cpus(run: Run, workplace: Path, free_port: int) -> None:
     """Two processes train, in mixed precision, and evaluate all images together."""
     launch = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', str(free_port)]
@@ -155,7 +199,7 @@ def test_two_processes_train_together_on_cpus(run: Run, workplace: Path, free_po
         (train, [str(DETECTOR), '--auto-scale-lr'], 'needs auto_scale_lr.base_batch_size'),
         (test, [str(DETECTOR), 'no.pth'], 'there is no checkpoint no.pth'),
         (test, [str(DETECTOR), 'broken.py'], 'data/digits/annotations/val.json does not exist'),
-        (test, [str(DETECTOR), 'no.pth', '--out', 'a.json'], r'--out must name a .pkl file, got a.json'),
+        (test, [str(DETECTOR), 'no.pth', '--out', 'a.json'], r"--out must name a .pkl file, got '?a.json"),
     ],
 )
 def test_mistakes_get_one_clear_line(
