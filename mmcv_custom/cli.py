@@ -34,16 +34,22 @@ LOOPS = {
     'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
     'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),
 }
-# The types of entries; a text in place of a dict would be an error deep within MMEngine.
+# The types of entries, and below the numbers, that MMEngine would only miss deep within its work.
 KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(('model', *(key for keys in LOOPS.values() for key in keys)), (dict,)),
+    **dict.fromkeys((f'{loop}_dataloader.{part}' for loop in LOOPS for part in ('dataset', 'sampler')), (dict,)),
     **dict.fromkeys(('val_evaluator', 'test_evaluator', 'param_scheduler'), (dict, list)),
-    **dict.fromkeys(('default_hooks', 'visualizer', 'env_cfg', 'randomness', 'log_processor'), (dict,)),
+    **dict.fromkeys(
+        ('default_hooks', 'visualizer', 'env_cfg', 'randomness', 'log_processor', 'auto_scale_lr'), (dict,)
+    ),
     **dict.fromkeys(('default_scope', 'work_dir', 'load_from', 'experiment_name'), (str,)),
+    **dict.fromkeys(('resume', 'find_unused_parameters'), (bool,)),
+    **dict.fromkeys(('default_hooks.checkpoint.interval', 'default_hooks.checkpoint.max_keep_ckpts'), (int,)),
     'custom_hooks': (list,),
-    'auto_scale_lr': (dict,),
-    'resume': (bool,),
+    'compile': (dict, bool),
 }
+NAMES = {dict: 'a dict', list: 'a list', str: 'a text', bool: 'True or False', int: 'an int'}
+COUNTS = ('train_cfg.max_iters', 'train_cfg.max_epochs', 'train_cfg.val_interval')
 # What MMEngine's runner reads from a config besides the parameters of its constructor.
 RUNNER_KEYS = {
     *('runner_type', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile', 'tta_model', 'tta_pipeline'),
@@ -167,18 +173,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def load_config(args: argparse.Namespace) -> Config:
     """The config named on the command line, with its overrides, launcher and work folder."""
-    if args.launcher != 'none':
-        _check_launcher(args.launcher)
     if args.work_dir == '':
         fail("--work-dir must name a folder, got ''")
     cfg = read_config(args.config, args.cfg_options, args.debug)
+    if args.launcher != 'none':
+        _check_launcher(args.launcher)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
     return cfg
 
 
 def _check_launcher(launcher: str) -> None:
-    """Ends the program if the launcher did not prepare the environment. Says for how many processes it waits."""
+    """Ends the program if the launcher did not prepare the environment. Says that the processes will wait."""
     try:
         export_rank(launcher)
     except LauncherError as problem:
@@ -190,23 +196,30 @@ def _check_launcher(launcher: str) -> None:
         socket.getaddrinfo(address, port)
     except (OSError, UnicodeError) as problem:
         fail(f'MASTER_ADDR in the environment must be the address of the first machine, got {address}: {problem}')
-    if os.environ['RANK'] == '0' and int(size) > 1:
-        print(f'waiting for {int(size) - 1} more processes at {address}:{port}', flush=True)
+    if int(size) > 1 and os.environ['LOCAL_RANK'] == '0':  # a line per machine
+        waiting = f'process {os.environ["RANK"]} of {size} waits for the others at {address}:{port}'
+        print(f'{waiting}; env_cfg.dist_cfg.timeout limits how long', flush=True)
 
 
-def existing_file(path: str, what: str) -> str:
-    """``path``. Ends the program if it is a local path and there is no such file, or an impossible URL."""
+def existing_file(path: str, what: str, source: str = '') -> str:
+    """``path``. Ends the program if it is a local path and there is no such file, or an impossible URL.
+
+    Args:
+        path: File or URL.
+        what: What it is, for the error text.
+        source: Where it is named, for the end of the error text.
+    """
     if '://' in path:
-        _check_url(path, what)
+        _check_url(path, what, source)
     elif not os.path.isfile(os.path.expanduser(path)):
-        fail(f'there is no {what} {path or repr(path)}' + (': it is a folder' if os.path.isdir(path) else ''))
+        fail(f'there is no {what} {path or repr(path)}{": it is a folder" if os.path.isdir(path) else ""}{source}')
     return path
 
 
-def _check_url(url: str, what: str) -> None:
+def _check_url(url: str, what: str, source: str) -> None:
     schemes = [prefix for prefix in CheckpointLoader._schemes if prefix]
     if not any(re.match(prefix, url) for prefix in schemes):
-        fail(f'{what} {url}: expected a file, or a URL that begins with https:// or http://')
+        fail(f'{what} {url}: expected a file, or a URL that begins with https:// or http://{source}')
     if url.startswith(('http://', 'https://')):
         try:
             parts = urlsplit(url)
@@ -214,7 +227,7 @@ def _check_url(url: str, what: str) -> None:
         except ValueError:  # brackets that are not closed, a port that is no number
             complete = False
         if not complete:
-            fail(f'{what} {url}: expected a URL with a host and a file, as in https://host/file.pth')
+            fail(f'{what} {url}: expected a URL with a host and a file, as in https://host/file.pth{source}')
 
 
 def newest_checkpoint(work_dir: str, required: bool = True) -> str | None:
@@ -236,14 +249,16 @@ def check_config(cfg: Config, loop: str) -> None:
         if 0 < len(lacking) < len(keys):
             fail(f'{cfg.filename} has no {", ".join(lacking)}: {", ".join(keys)} belong together, all or none')
     check_kinds(cfg)
-    counts = {'train': ('max_iters', 'max_epochs', *(['val_interval'] if cfg.get('val_cfg') is not None else []))}
-    for name in counts.get(loop, ()):
-        value = cfg.train_cfg.get(name)
+    for path in COUNTS if loop == 'train' else ():
+        value = _entry(cfg, path)
         if value is not None and not (isinstance(value, int | float) and value >= 1 and value % 1 == 0):
-            fail(f'train_cfg.{name} of {cfg.filename} must be a positive whole number, got {value!r}')
-    hook = (cfg.get('default_hooks') or {}).get('checkpoint')
+            fail(f'{path} of {cfg.filename} must be a positive whole number, got {value!r}')
+    norm = _entry(cfg, 'optim_wrapper.clip_grad.max_norm')
+    if norm is not None and not (isinstance(norm, int | float) and norm > 0):
+        fail(f'optim_wrapper.clip_grad.max_norm of {cfg.filename} must be a positive number, got {norm!r}')
+    hook = _entry(cfg, 'default_hooks.checkpoint')
     if isinstance(hook, Mapping) and hook.get('type') == 'CheckpointHook':  # else noticed when it saves the first time
-        known = {'type', 'priority'}.union(*map(_parameters, (CheckpointHook, Runner.save_checkpoint)))
+        known = {'type', 'priority', '_scope_'}.union(*map(_parameters, (CheckpointHook, Runner.save_checkpoint)))
         for key in hook:
             if key not in known:
                 fail(f'default_hooks.checkpoint of {cfg.filename} holds the unknown {key!r}{did_you_mean(key, known)}')
@@ -251,9 +266,9 @@ def check_config(cfg: Config, loop: str) -> None:
 
 def check_kinds(cfg: Config) -> None:
     """Ends the program if an entry of the config has an impossible type."""
-    for key, kinds in KINDS.items():
-        if (value := cfg.get(key)) is not None and not isinstance(value, kinds):
-            fail(f'{key} of {cfg.filename} must be a {" or ".join(kind.__name__ for kind in kinds)}, got {value!r}')
+    for path, kinds in KINDS.items():
+        if (value := _entry(cfg, path)) is not None and not isinstance(value, kinds):
+            fail(f'{path} of {cfg.filename} must be {" or ".join(NAMES[kind] for kind in kinds)}, got {value!r}')
 
 
 def check_data(cfg: Config, *splits: str) -> None:
@@ -285,7 +300,7 @@ def check_initial_weights(cfg: Config) -> None:
     for key, checkpoint in sources.items():
         if not isinstance(checkpoint, str):
             fail(f'{key} of {cfg.filename} must name a checkpoint, got {checkpoint!r}')
-        existing_file(checkpoint, f'checkpoint ({key} of {cfg.filename})')
+        existing_file(checkpoint, 'checkpoint', f' ({key} of {cfg.filename})')
 
 
 def check_outputs(cfg: Config, loop: str) -> None:
@@ -420,6 +435,13 @@ def _path_of(value: Mapping | list, entries: Sequence[tuple[str, Any]]) -> str |
     alike = [entry for entry in entries if isinstance(entry[1], Mapping) and entry[1].get('type') == value['type']]
     shared = {path: sum(node[key] == value.get(key) for key in node) for path, node in alike}
     return max(shared, key=shared.__getitem__, default=None)
+
+
+def _entry(node: Any, path: str) -> Any:
+    """The value at a path in a config; ``None`` if there is none."""
+    for key in path.split('.'):
+        node = node.get(key) if isinstance(node, Mapping | Config) else None
+    return node
 
 
 def _entries(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:

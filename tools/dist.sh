@@ -16,12 +16,15 @@ if [[ 10#$node -eq 0 ]] && (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
 fi
 # torchrun, which would print a traceback of its own after the error of a process.
 launch='import sys
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 try:
     main()
 except ChildFailedError:
-    sys.exit(1)'
+    sys.exit(1)
+except DistError as problem:
+    sys.exit("error: the processes cannot meet; is PORT in use? " + " ".join(str(problem).split()))'
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
 exec "$python" -c "$launch" \
   --nnodes "$nodes" --node-rank "$node" --nproc-per-node "$2" \

@@ -23,6 +23,7 @@ import sys
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -273,8 +274,16 @@ def generate(root: str | Path, train: int = 1500, val: int = 100, size: int = 16
     return True
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, with one line for a mistake and exit code 1, as in our other programs."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program. Called by argparse."""
+        sys.exit(f'error: {message}; --help explains the arguments')
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Generate the digits dataset.')
+    parser = Parser(description='Generate the digits dataset.')
     parser.add_argument('root', help='output folder')
     parser.add_argument('--train', type=int, default=1500, help='training images (default %(default)s)')
     parser.add_argument('--val', type=int, default=100, help='validation images (default %(default)s)')

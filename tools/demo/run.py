@@ -7,7 +7,6 @@ Everything is written below the working directory: the dataset to data/digits, t
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -17,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from digits import generate
+from digits import Parser, generate
 from pictures import draw_curves, draw_sheet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,17 +81,21 @@ def table_row(name: str, metrics: dict[str, float], minutes: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='output folder (%(default)s)')
+    parser = Parser(description=(__doc__ or '').partition('\n')[0])
+    parser.add_argument('--work-dir', default='work_dirs/demo', help='output folder (%(default)s)')
     parser.add_argument('--images', type=int, nargs=2, default=(1500, 100), metavar=('TRAIN', 'VAL'))
     parser.add_argument('--iterations', type=int, help='of each training (default: as in the configs)')
     parser.add_argument('--dino', action='store_true', help='train and evaluate a small DINO too')
     args = parser.parse_args()
     if args.iterations is not None and args.iterations < 1:
         sys.exit(f'error: --iterations must be at least 1, got {args.iterations}')
-    work_dir = args.work_dir
-    if re.search(r"[\s,()\[\]'\"]", str(work_dir)):  # --cfg-options would read another path or a list
-        sys.exit(f'error: --work-dir must hold neither spaces, commas, brackets nor quotes, got {work_dir}')
+    work_dir = Path(args.work_dir)
+    if not args.work_dir or re.search(
+        r"[\s,()\[\]'\"]", args.work_dir
+    ):  # --cfg-options would read another path or a list
+        sys.exit(
+            f'error: --work-dir must name a folder without spaces, commas, brackets and quotes, got {args.work_dir!r}'
+        )
     start = time.monotonic()
 
     print(f'generating {args.images[0]} training and {args.images[1]} validation images in {DATA}', flush=True)
