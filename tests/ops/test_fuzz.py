@@ -136,8 +136,8 @@ def calls(
         make_call,
         geometry=st.builds(
             Geometry,
-            kernel_size=pairs(1, 4),
-            stride=pairs(1, 3),
+            kernel_size=pairs(3 if large else 1, 4),
+            stride=pairs(1, 1 if large else 3),
             padding=pairs(0, 4),
             dilation=pairs(1, 3),
             groups=st.sampled_from((3, 5, 7) if large else (1, 2, 3, 5, 7)),
