@@ -6,7 +6,6 @@ python tools/convert_checkpoint.py mask_rcnn_internimage_t_fpn_1x_coco.pth conve
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,25 +30,35 @@ from mmcv_custom.checkpoint import (
     mmengine_form,
 )
 from mmcv_custom.checkpoint.conversion import first_few
-from mmcv_custom.cli import checkpoint_errors_in_one_line, existing_file, fail, read_config
+from mmcv_custom.cli import (
+    Parser,
+    check_output_file,
+    checkpoint_errors_in_one_line,
+    existing_file,
+    fail,
+    mistakes_in_one_line,
+    read_config,
+)
 
 SUFFIXES = ('.pth', '.safetensors')
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # all that these models save
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Convert an official detector or segmentor for mmdet 3 and mmseg 1.')
+    parser = Parser(description='Convert an official detector or segmentor for mmdet 3 and mmseg 1.')
     parser.add_argument('source', help='file or URL')
     parser.add_argument('target', type=Path, help='file to write, .pth or .safetensors')
     parser.add_argument('--config', help='config whose model the weights must fill, tensor for tensor')
     parser.add_argument('--force', action='store_true', help='overwrite the target')
+    parser.add_argument('--debug', action='store_true', help='print the traceback of every error')
     args = parser.parse_args()
     if args.target.suffix not in SUFFIXES:
         fail(f'the file to write must end in {" or ".join(SUFFIXES)}, got {args.target}')
-    if args.target.exists() and not args.force:
+    if os.path.exists(args.target) and not args.force:
         fail(f'{args.target} exists already; --force overwrites it')
     existing_file(args.source, 'checkpoint')
-    cfg = None if args.config is None else read_config(args.config)
+    cfg = None if args.config is None else read_config(args.config, debug=args.debug)
+    check_output_file(str(args.target), 'file to write')
 
     with checkpoint_errors_in_one_line():
         conversion, meta = read(args.source)
@@ -58,7 +67,8 @@ def main() -> None:
         require_finite(conversion.state_dict, args.source)
         if cfg is not None:
             meta['cfg'] = cfg.pretty_text
-            check(conversion.state_dict, cfg)
+            with mistakes_in_one_line(cfg, args.debug):
+                check(conversion.state_dict, cfg)
             print(f'fits the model of {args.config}')
     try:
         write(args.target, conversion.state_dict, meta)
@@ -104,7 +114,7 @@ def table(conversion: Conversion) -> str:
 
 def check(state: Mapping[str, Tensor], cfg: Config) -> None:
     """Raises :class:`CheckpointError` unless names and shapes are those of the config's model."""
-    if 'model' not in cfg:
+    if not isinstance(cfg.get('model'), dict):
         raise CheckpointError(f'{cfg.filename} holds no model to check the weights against')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     with torch.device('meta'):  # shapes only: no time and no memory for values
