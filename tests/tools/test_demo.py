@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tests.support import ROOT
+from tools.demo import pictures
 
 
 def test_the_demo_ends_with_a_table_and_pictures(tmp_path: Path) -> None:
@@ -27,3 +28,17 @@ def test_the_demo_ends_with_a_table_and_pictures(tmp_path: Path) -> None:
     for path in pictures:
         pixels = np.asarray(Image.open(path))
         assert min(pixels.shape[:2]) >= 400 and pixels.std() > 10  # not blank
+    work_dir = tmp_path / 'work_dirs/demo'
+    assert list(work_dir.rglob('*.pkl')) == []  # predictions are data
+    assert [path.name for path in sorted((work_dir / 'mask-rcnn').glob('*.json'))] == [
+        'predictions.bbox.json',
+        'predictions.segm.json',
+    ]
+    assert np.asarray(Image.open(work_dir / 'upernet/predictions/00000.png')).max() <= 10
+
+
+def test_a_detector_that_found_nothing_is_drawn() -> None:
+    """mmdet then logs no metric."""
+    axes = pictures.plt.subplots()[1]
+    pictures.plot_curve(axes, 'title', [dict(step=1, loss=2.0), dict(step=1, data_time=0.1)], {'mAP': ('box AP', 1)})
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ['training loss']
