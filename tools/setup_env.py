@@ -38,7 +38,7 @@ NEEDS = {
     'demo': TRAINING,
     'doctor': ('torch',),
     'lint': ('torch', 'ruff', 'mypy', 'clang_format'),
-    'test': (*TRAINING, 'pytest', 'xdist'),
+    'test': (*TRAINING, 'pytest', 'xdist', 'hypothesis'),
 }
 NEED_LIBRARY = ('demo', 'test')
 

@@ -1,0 +1,50 @@
+"""What the tools share: arguments, configs, and one clear line for a user's mistake."""
+
+from .arguments import (
+    Overrides,
+    Parser,
+    add_config_arguments,
+    check_output_file,
+    existing_file,
+    make_folder,
+    new_parser,
+)
+from .configs import (
+    check_config,
+    check_data,
+    check_initial_weights,
+    check_kinds,
+    check_outputs,
+    load_config,
+    newest_checkpoint,
+    read_config,
+    use_tta,
+)
+from .messages import checkpoint_errors_in_one_line, did_you_mean, fail, in_words, table
+from .running import build_runner, mistakes_in_one_line
+
+__all__ = [
+    'Overrides',
+    'Parser',
+    'add_config_arguments',
+    'build_runner',
+    'check_config',
+    'check_data',
+    'check_initial_weights',
+    'check_kinds',
+    'check_output_file',
+    'check_outputs',
+    'checkpoint_errors_in_one_line',
+    'did_you_mean',
+    'existing_file',
+    'fail',
+    'in_words',
+    'load_config',
+    'make_folder',
+    'mistakes_in_one_line',
+    'new_parser',
+    'newest_checkpoint',
+    'read_config',
+    'table',
+    'use_tta',
+]

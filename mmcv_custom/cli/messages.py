@@ -1,0 +1,45 @@
+"""One line for a user's mistake, and other texts of the tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from textwrap import shorten
+from typing import Any, NoReturn
+
+from ..checkpoint import CheckpointError
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the program with one line on stderr and exit code 1."""
+    raise SystemExit(f'error: {" ".join(message.split())}')
+
+
+def in_words(problem: BaseException) -> str:
+    """Type and text of an exception in at most 400 characters: MMEngine's texts can hold whole configs."""
+    text = problem.args[0] if isinstance(problem, KeyError) and problem.args else problem  # str() would quote it
+    return shorten(f'{type(problem).__name__}: {text}', 400, placeholder=' ...').removesuffix(':')
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error text that proposes similar names, if there are any."""
+    close = get_close_matches(name, known)
+    return f'; did you mean {" or ".join(close)}?' if close else ''
+
+
+@contextmanager
+def checkpoint_errors_in_one_line() -> Iterator[None]:
+    """Inside this context a checkpoint that cannot be used ends the program, like :func:`fail`."""
+    try:
+        yield
+    except CheckpointError as problem:
+        raise SystemExit(f'error: {" ".join(str(problem).split())}') from problem
+
+
+def table(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells as lines of text with aligned columns."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+    return '\n'.join(line.rstrip() for line in lines)
