@@ -19,6 +19,7 @@ from mmengine.device import get_device
 
 from mmcv_custom import __main__ as mm_internimage
 from mmcv_custom import cli
+from mmcv_custom.cli import configs, running
 from mmcv_custom.engine.runner import LAUNCHERS, PortableRunner
 from tests.support import ROOT
 from tools import test, train
@@ -473,7 +474,7 @@ def test_torchrun_adds_no_traceback(place: Path, free_port: int) -> None:
 def test_paths_in_messages_name_the_entry_that_is_used() -> None:
     """``val_dataloader`` and ``test_dataloader`` are often the same."""
     cfg = Config.fromfile(DETECTOR)
-    entries = list(cli._entries(cfg._cfg_dict))
-    assert cli._path_of(cfg.test_dataloader.dataset, entries) == 'val_dataloader.dataset'
+    entries = list(configs.entries_of(cfg._cfg_dict))
+    assert running._path_of(cfg.test_dataloader.dataset, entries) == 'val_dataloader.dataset'
     only_test = [entry for entry in entries if not entry[0].startswith('val_')]
-    assert cli._path_of(cfg.test_dataloader.dataset, only_test) == 'test_dataloader.dataset'
+    assert running._path_of(cfg.test_dataloader.dataset, only_test) == 'test_dataloader.dataset'
