@@ -30,6 +30,7 @@ from mmcv_custom.checkpoint import (
     mmengine_form,
 )
 from mmcv_custom.checkpoint.conversion import first_few
+from mmcv_custom.checkpoint.errors import redacted
 from mmcv_custom.cli import (
     Parser,
     check_output_file,
@@ -87,16 +88,16 @@ def read(source: str) -> tuple[Conversion, dict[str, Any]]:
         if conversion is None:  # of the new form, or of none that we know
             conversion = convert(checkpoint['state_dict'])
     except (ValueError, FileNotFoundError) as error:
-        raise CheckpointError(f'cannot convert {source}: {error}') from error
+        raise CheckpointError(f'cannot convert {redacted(source)}: {error}') from error
     kept = {key: value for key, value in checkpoint['meta'].items() if key == 'dataset_meta'}
-    return conversion, {'mmengine_version': mmengine.__version__, 'converted_from': Path(source).name, **kept}
+    return conversion, {'mmengine_version': mmengine.__version__, 'converted_from': Path(redacted(source)).name, **kept}
 
 
 def require_finite(state: Mapping[str, Tensor], source: str) -> None:
     """Raises :class:`CheckpointError` if weights are NaN or infinite."""
     spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if spoilt:
-        raise CheckpointError(f'{len(spoilt)} tensors of {source} are not finite: {first_few(spoilt)}')
+        raise CheckpointError(f'{len(spoilt)} tensors of {redacted(source)} are not finite: {first_few(spoilt)}')
 
 
 def table(conversion: Conversion) -> str:

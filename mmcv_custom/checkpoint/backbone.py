@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .conversion import BACKBONE_KEY, first_few, named_tensors, unwrap
+from .errors import redacted
 from .filling import LoadReport, compare, layer_scale_of_one, log_report, require_half
 from .safe_loading import CheckpointError, load_safely
 
@@ -91,17 +92,18 @@ def load_pretrained_backbone(
         CheckpointError: There is no such file, it cannot be read, or it holds less than half of the backbone's
             parameters (their elements are counted, not the tensors). The model is then unchanged.
     """
+    source = redacted(checkpoint)
     try:
         state = backbone_state_dict(load_safely(checkpoint, map_location), prefix)
     except FileNotFoundError as error:
         raise CheckpointError(str(error)) from error
     except ValueError as error:
-        raise CheckpointError(f'cannot load the backbone from {checkpoint}: {error}') from error
+        raise CheckpointError(f'cannot load the backbone from {source}: {error}') from error
     own = model.state_dict()
     ones = layer_scale_of_one(own, state)
     report = compare({name: tensor for name, tensor in own.items() if name not in ones}, state)
-    require_half(model, state, report, str(checkpoint))
+    require_half(model, state, report, source)
     model.load_state_dict({name: state[name] for name in report.matched} | ones, strict=False)
     note = '; it has no layer scale, whose factors are 1 now' if ones else ''
-    log_report(model, report._replace(matched=[*report.matched, *ones]), str(checkpoint), note)
+    log_report(model, report._replace(matched=[*report.matched, *ones]), source, note)
     return report

@@ -17,6 +17,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from .errors import redacted
 from .safe_loading import CheckpointError, load_safely
 
 BACKBONE_KEY = re.compile(
@@ -204,19 +205,20 @@ def load_converted(path: str | os.PathLike[str], map_location: str | torch.devic
         CheckpointError: There is no such file, :func:`load_safely` cannot read it, it holds no weights, or
             :func:`convert_state_dict` cannot convert them.
     """
+    source = redacted(path)
     try:
         content = mmengine_form(load_safely(path, map_location))
     except FileNotFoundError as error:
         raise CheckpointError(str(error)) from error
     except ValueError as error:
-        raise CheckpointError(f'cannot load {path}: {error}') from error
+        raise CheckpointError(f'cannot load {source}: {error}') from error
     try:
         checkpoint, conversion = convert_checkpoint(content)
     except ValueError as error:
-        raise CheckpointError(f'cannot convert {path}: {error}') from error
+        raise CheckpointError(f'cannot convert {source}: {error}') from error
     if conversion:
         level = logging.WARNING if conversion.unknown else logging.INFO
-        print_log(f'converted {path}: {conversion.summary()}', 'current', level)
+        print_log(f'converted {source}: {conversion.summary()}', 'current', level)
     return checkpoint
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import urlsplit, urlunsplit
 
 
@@ -16,8 +17,9 @@ def one_line(text: object, limit: int = 300) -> str:
     return line if len(line) <= limit else f'{line[:limit]}...'
 
 
-def redacted(source: str) -> str:
+def redacted(source: str | os.PathLike[str]) -> str:
     """A path or URL without what must not be printed: user name, password, query (which may hold tokens), fragment."""
+    source = os.fsdecode(source)
     if '://' not in source:
         return one_line(source)
     try:

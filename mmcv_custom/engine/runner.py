@@ -20,6 +20,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
 from ..checkpoint import adapt, compare, fill, require_complete
+from ..checkpoint.errors import redacted
 from .hooks import unwrapped
 from .resume import newest_checkpoint, require_training
 from .saving import DRAFT, SafeCheckpointHook, in_main_process, publish
@@ -177,17 +178,17 @@ class PortableRunner(Runner):
         state = checkpoint['state_dict']
         for pattern, replacement in revise_keys:
             state = {re.sub(pattern, replacement, name): tensor for name, tensor in state.items()}
-        model = unwrapped(self.model)
+        model, source = unwrapped(self.model), redacted(filename)
         complete = strict or self._resuming
         if complete:
-            require_complete(model, state, compare(model.state_dict(), state), filename)
+            require_complete(model, state, compare(model.state_dict(), state), source)
         else:
-            state = adapt(state, model.state_dict(), filename)
+            state = adapt(state, model.state_dict(), source)
         if self._resuming:
-            require_training(checkpoint, self, filename)
+            require_training(checkpoint, self, source)
         checkpoint['state_dict'] = state
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)  # may exchange the weights
-        fill(model, checkpoint['state_dict'], filename, complete)
+        fill(model, checkpoint['state_dict'], source, complete)
         self._has_loaded = True
         return checkpoint
 

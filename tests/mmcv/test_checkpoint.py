@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from mmcv_custom import InternImage
 from mmcv_custom.checkpoint import (
+    CheckpointError,
+    backbone,
     backbone_state_dict,
     conversion,
     filling,
@@ -211,3 +213,18 @@ def test_half_is_counted_in_numbers(half: float, enough: bool, tmp_path: Path) -
     else:
         with pytest.raises(RuntimeError, match=r'holds only 4\d% of the parameters'):
             load_pretrained_backbone(model, file)
+
+
+def test_secrets_in_urls_are_not_printed(log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Password and query of a URL, whether the file is of use or not."""
+    model = make_backbone()
+    contents = iter([{'state_dict': model.state_dict()}, {'state_dict': {'fc.weight': torch.ones(2, 2)}}])
+    monkeypatch.setattr(backbone, 'load_safely', lambda *_: next(contents))
+    url = 'https://user:secret@host/file.pth?token=secret'
+    load_pretrained_backbone(model, url)
+    with pytest.raises(CheckpointError) as refused:
+        load_pretrained_backbone(model, url)
+    texts = [*log, str(refused.value)]
+    assert len(texts) == 2
+    for text in texts:
+        assert 'host/file.pth' in text and 'secret' not in text
