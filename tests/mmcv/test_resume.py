@@ -219,7 +219,7 @@ def test_numbers_count_as_numbers(work_dir: Path) -> None:
 
 def test_a_hook_that_saves_elsewhere(tmp_path: Path) -> None:
     runner(tmp_path / 'work', 1, checkpoint=dict(out_dir=str(tmp_path / 'out'))).train()
-    assert resume.newest_checkpoint(str(tmp_path / 'work')) == str(tmp_path / 'out/work/iter_1.pth')
+    assert resume.newest_checkpoint(str(tmp_path / 'work')) == str(tmp_path / 'out' / 'work' / 'iter_1.pth')
 
 
 def test_last_checkpoint_is_a_folder(tmp_path: Path) -> None:

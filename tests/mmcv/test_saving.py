@@ -214,5 +214,5 @@ def test_all_processes_end_when_one_cannot_save(run: Run, tmp_path: Path, free_p
     launch = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', str(free_port)]
     printed = run(*launch, program, tmp_path / 'work').stdout
     for rank in range(2):
-        assert f'rank {rank} ended: cannot save the checkpoint {tmp_path}/work/iter_3.pth' in printed
+        assert f'rank {rank} ended: cannot save the checkpoint {tmp_path / "work" / "iter_3.pth"}' in printed
     assert {'iter_1.pth', 'iter_2.pth', 'last_checkpoint'} <= set(listing(tmp_path / 'work'))
