@@ -101,6 +101,7 @@ def _fake_forward(
     offset_scale: float,
     mask_is_logits: bool = False,
 ) -> Tensor:
+    require_tensors('dcnv3: ', input=input, offset=offset, mask=mask)  # torch passes None for a tensor
     geometry = Geometry(kernel_size, stride, padding, dilation, groups, offset_scale, mask_is_logits)
     batch, height, width, channels = input.shape
     return input.new_empty(batch, *geometry.output_size(height, width), channels)
@@ -122,6 +123,7 @@ def _fake_backward(
     needs_sampling: bool,
     deterministic: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    require_tensors('dcnv3: ', grad_output=grad_output, input=input, offset=offset, mask=mask)
     return (
         input.new_empty(input.shape if needs_input else 0),
         offset.new_empty(offset.shape if needs_sampling else 0),

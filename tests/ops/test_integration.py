@@ -216,3 +216,13 @@ importlib.import_module = fail
 def test_meta_tensors():
     case = make_case().to('meta')
     assert dcnv3(*case.args).shape == dcnv3_reference(*make_case().args).shape
+
+
+@pytest.mark.parametrize('name', ['forward', 'backward'])
+def test_fakes_name_a_missing_tensor(name):
+    """torch passes None where the schema says Tensor."""
+    case = make_case()
+    input, _, mask = case.to('meta').tensors
+    before, after = ([torch.empty_like(input)], [True, True, False]) if name == 'backward' else ([], [])
+    with pytest.raises(TypeError, match='^dcnv3: offset must be a torch.Tensor, got None$'):
+        getattr(torch.ops.dcnv3, name)(*before, input, None, mask, *case.geometry, *after)
