@@ -23,9 +23,8 @@ from .unpickling import GlobalRefusedError
 __all__ = ['SAFETENSORS_META', 'UNSAFE_LOAD_VARIABLE', 'CheckpointError', 'download', 'load_safely']
 
 UNSAFE_LOAD_VARIABLE = 'MM_INTERNIMAGE_UNSAFE_LOAD'
-SAFETENSORS_META = (
-    'mmengine_meta'  # key in a .safetensors file's metadata that holds, as JSON, what MMEngine calls meta
-)
+# The key in a .safetensors file's metadata that holds, as JSON, what MMEngine calls meta.
+SAFETENSORS_META = 'mmengine_meta'
 
 
 def load_safely(path: str | os.PathLike[str], map_location: MapLocation = 'cpu') -> Any:

@@ -335,6 +335,7 @@ class Unpickler(pickle._Unpickler):
         Exception: From ``load``: it is damaged or forged. Which type it is depends on the damage.
     """
 
+    proto: int
     stack: list[Any]
     append: Callable[[Any], None]
 
@@ -358,6 +359,13 @@ class Unpickler(pickle._Unpickler):
         require(kind == 'storage' and type(storage_type) is StorageType, 'only storages have persistent names')
         require(type(key) is str and type(location) is str and is_count(numel), 'a storage has no proper name')
         return self._storage((storage_type.dtype, key, location, numel, *view))
+
+    def _set_protocol(self) -> None:
+        super().load_proto()  # type: ignore[misc]
+        require(
+            self.proto <= 3,
+            f'its pickle protocol is {self.proto}, and torch.save writes 2: save it again without pickle_protocol',
+        )
 
     def _call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
@@ -384,7 +392,7 @@ class Unpickler(pickle._Unpickler):
         return items
 
     _PLAIN = (
-        *(pickle.PROTO, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT),
+        *(pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT),
         *(pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT, pickle.BINUNICODE, pickle.SHORT_BINSTRING),
         *(pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2),
         *(pickle.TUPLE3, pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET, pickle.GLOBAL),
@@ -393,6 +401,7 @@ class Unpickler(pickle._Unpickler):
     _instructions: dict[int, Any] = {
         **dict.fromkeys(range(256), _refuse_instruction),
         **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _PLAIN},
+        pickle.PROTO[0]: _set_protocol,
         pickle.REDUCE[0]: _call,
         pickle.NEWOBJ[0]: _call,
         pickle.BUILD[0]: _set_state,

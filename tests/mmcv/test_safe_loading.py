@@ -174,6 +174,20 @@ def test_damaged_file(damage: Callable[[bytes], bytes], suffix: str, tmp_path: P
         load_safely(file)
 
 
+@pytest.mark.parametrize('protocol', [2, 3, 4, 5])
+def test_protocols_of_pickle(protocol: int, tmp_path: Path) -> None:
+    """What is intact but of another protocol than torch.save's is not only called damaged."""
+    file = tmp_path / 'saved.pth'
+    torch.save({'weight': torch.ones(3)}, file, pickle_protocol=protocol)
+    if protocol <= 3:
+        assert load_safely(file)['weight'].tolist() == [1, 1, 1]
+    else:
+        with pytest.raises(
+            CheckpointError, match=f'its pickle protocol is {protocol}, and torch.save writes 2: save it'
+        ):
+            load_safely(file)
+
+
 def test_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('HOME', str(tmp_path))
     torch.save({'a': 1}, tmp_path / 'a.pth')

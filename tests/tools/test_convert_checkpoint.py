@@ -58,7 +58,7 @@ def random_model(config: Path) -> nn.Module:
 
 
 def official_form(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of the conversion, of which tests/models shows that it is right."""
+    """The inverse of the conversion, which tests/mmcv/test_conversion.py tests."""
     listed = json.loads(gzip.decompress(OFFICIAL_DINO.read_bytes()))
     renamed = convert({name: torch.empty(shape, device='meta') for name, shape in listed}).renamed
     names = {new: old for old, new in renamed.items()}
