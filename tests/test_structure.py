@@ -24,14 +24,15 @@ ALLOWED = {
 }
 # The parts of mmcv_custom, sub-packages and single modules, and the parts that each may import.
 PARTS = {
-    'checkpoint': set(),
+    'errors': set(),
+    'checkpoint': {'errors'},
     'models': {'checkpoint'},
-    'engine': {'checkpoint', 'models'},
+    'engine': {'checkpoint', 'errors', 'models'},
     'registry': set(),
     'mmengine_setup': {'checkpoint', 'registry'},
     'zoo': set(),
     'doctor': set(),
-    'cli': {'checkpoint', 'engine'},
+    'cli': {'checkpoint', 'engine', 'errors'},
     '__init__': {'checkpoint', 'engine', 'mmengine_setup', 'models'},
     '__main__': {'cli', 'zoo'},
 }

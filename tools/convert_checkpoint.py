@@ -34,11 +34,11 @@ from mmcv_custom.checkpoint.errors import redacted
 from mmcv_custom.cli import (
     Parser,
     check_output_file,
-    checkpoint_errors_in_one_line,
     existing_file,
     fail,
     mistakes_in_one_line,
     read_config,
+    user_errors_in_one_line,
 )
 
 SUFFIXES = ('.pth', '.safetensors')
@@ -61,7 +61,7 @@ def main() -> None:
     cfg = None if args.config is None else read_config(args.config, debug=args.debug)
     check_output_file(str(args.target), 'file to write')
 
-    with checkpoint_errors_in_one_line():
+    with user_errors_in_one_line():
         conversion, meta = read(args.source)
         print(conversion.summary())
         print(table(conversion))

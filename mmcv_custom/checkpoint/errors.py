@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit, urlunsplit
 
+from ..errors import UserError
 
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read, or is not of the kind that is needed. The text is meant for the user."""
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be read, or is not of the kind that is needed."""
 
 
 def one_line(text: object, limit: int = 300) -> str:

@@ -20,7 +20,7 @@ from .configs import (
     read_config,
     use_tta,
 )
-from .messages import checkpoint_errors_in_one_line, did_you_mean, fail, in_words, table
+from .messages import did_you_mean, fail, in_words, table, user_errors_in_one_line
 from .running import build_runner, mistakes_in_one_line
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     'check_kinds',
     'check_output_file',
     'check_outputs',
-    'checkpoint_errors_in_one_line',
+    'user_errors_in_one_line',
     'did_you_mean',
     'existing_file',
     'fail',

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from ..engine.resume import newest_checkpoint as find_newest_checkpoint
 from ..engine.runner import LauncherError, export_rank
 from .arguments import check_output_file, existing_file, make_folder
-from .messages import checkpoint_errors_in_one_line, did_you_mean, fail, in_words
+from .messages import did_you_mean, fail, in_words, user_errors_in_one_line
 
 # The entries of a config that belong together: MMEngine needs all of a line or none.
 LOOPS = {
@@ -118,7 +118,7 @@ def _check_launcher(launcher: str) -> None:
 
 def newest_checkpoint(work_dir: str, required: bool = True) -> str | None:
     """The newest checkpoint in ``work_dir`` that can be read. Ends the program if one is required and there is none."""
-    with checkpoint_errors_in_one_line():
+    with user_errors_in_one_line():
         newest = find_newest_checkpoint(work_dir)
     if newest is None and required:
         fail(f'nothing to resume: no checkpoint was saved in {work_dir}')

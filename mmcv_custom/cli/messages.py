@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from textwrap import shorten
 from typing import Any, NoReturn
 
-from ..checkpoint import CheckpointError
+from ..errors import UserError
 
 
 def fail(message: str) -> NoReturn:
@@ -29,11 +29,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def checkpoint_errors_in_one_line() -> Iterator[None]:
-    """Inside this context a checkpoint that cannot be used ends the program, like :func:`fail`."""
+def user_errors_in_one_line() -> Iterator[None]:
+    """Inside this context a :class:`mmcv_custom.errors.UserError` ends the program, like :func:`fail`."""
     try:
         yield
-    except CheckpointError as problem:
+    except UserError as problem:
         raise SystemExit(f'error: {" ".join(str(problem).split())}') from problem
 
 

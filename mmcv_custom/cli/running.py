@@ -15,8 +15,8 @@ from mmengine.registry import RUNNERS, Registry
 from mmengine.runner import Runner
 from torch.distributed import DistError
 
-from ..checkpoint import CheckpointError
-from ..engine.runner import LauncherError, PortableRunner
+from ..engine.runner import PortableRunner
+from ..errors import UserError
 from .configs import entries_of, parameters_of
 from .messages import did_you_mean, in_words
 
@@ -30,8 +30,8 @@ def build_runner(cfg: Config) -> Runner:
 def mistakes_in_one_line(cfg: Config, debug: bool = False) -> Iterator[None]:
     """Inside this context a mistake of the user ends the program like :func:`fail`; ``debug`` prints the traceback too.
 
-    A mistake is a checkpoint that cannot be used, an environment without the other processes, or what MMEngine cannot
-    build from the config. Any other error is ours and passes.
+    A mistake is a :class:`mmcv_custom.errors.UserError`, processes that do not meet, or what MMEngine cannot build from
+    the config. Any other error is ours and passes.
     """
     try:
         yield
@@ -44,7 +44,7 @@ def mistakes_in_one_line(cfg: Config, debug: bool = False) -> Iterator[None]:
 
 def _mistake(problem: Exception, cfg: Config) -> str | None:
     """The user's mistake that led to an exception, in words; ``None`` if it is not known to be one."""
-    if isinstance(problem, CheckpointError | LauncherError):
+    if isinstance(problem, UserError):
         return str(problem)
     frames = [frame for frame, _ in walk_tb(problem.__traceback__)]
     places = [(str(frame.f_globals.get('__name__')), frame.f_code.co_name) for frame in frames]

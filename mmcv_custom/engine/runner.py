@@ -21,6 +21,7 @@ from torch import nn
 
 from ..checkpoint import adapt, compare, fill, require_complete
 from ..checkpoint.errors import redacted
+from ..errors import UserError
 from .hooks import unwrapped
 from .resume import newest_checkpoint, require_training
 from .saving import DRAFT, SafeCheckpointHook, in_main_process, publish
@@ -33,8 +34,8 @@ LAUNCHERS = {
 }
 
 
-class LauncherError(RuntimeError):
-    """The environment lacks what the chosen launcher would have set. The text is meant for the user."""
+class LauncherError(UserError):
+    """The environment lacks what the chosen launcher would have set."""
 
 
 def export_rank(launcher: str) -> None:

@@ -26,12 +26,12 @@ from mmcv_custom.cli import (
     Overrides,
     Parser,
     check_data,
-    checkpoint_errors_in_one_line,
     existing_file,
     fail,
     make_folder,
     read_config,
     table,
+    user_errors_in_one_line,
 )
 from mmcv_custom.engine.runner import LAUNCHERS
 
@@ -81,7 +81,7 @@ def main() -> None:
     move_data(cfg, args.data_root)
     check_data(cfg, 'test')  # before the download
     make_folder(str(work_dir), '--work-dir')
-    with checkpoint_errors_in_one_line():
+    with user_errors_in_one_line():
         checkpoint = args.checkpoint or download(checkpoint_url(model))
 
     with TemporaryDirectory() as folder:  # one for each process of a launcher
