@@ -1,0 +1,83 @@
+"""What the files of images say about themselves, without decoding them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+HEADERS = 5000  # images of which the header is read without --full
+MASKS = 500  # images and masks that are decoded without --full
+
+Image.MAX_IMAGE_PIXELS = None
+ORIENTATION = 0x0112  # EXIF tag
+T = TypeVar('T')
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of an image file.
+
+    Attributes:
+        width, height: Stored size in pixels.
+        mode: Pillow's name of the channels, such as ``'RGB'``, ``'L'``, ``'P'`` or ``'I;16'``.
+        format: Pillow's name of the format, such as ``'PNG'``.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
+    """
+
+    width: int
+    height: int
+    mode: str
+    format: str
+    orientation: int = 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height as mmcv loads the image: turned as EXIF says."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+def read_header(path: str) -> Header:
+    """The header of an image file.
+
+    Raises:
+        ValueError: There is no such file, it is no image or cut short. The text says which.
+    """
+    try:
+        with Image.open(path) as image:
+            orientation = image.getexif().get(ORIENTATION, 1)
+            header = Header(
+                *image.size, image.mode, image.format or '', orientation if orientation in range(1, 9) else 1
+            )
+            if _may_be_cut_short(path, header.format):
+                image.load()
+            return header
+    except FileNotFoundError:
+        raise ValueError('there is no such file') from None
+    except IsADirectoryError:
+        raise ValueError('it is a folder') from None
+    except UnidentifiedImageError:
+        raise ValueError('it is empty' if os.path.getsize(path) == 0 else 'it is no image') from None
+    except Exception as problem:  # Pillow's decoders raise errors of many types on damaged files
+        raise ValueError(f'it cannot be read ({problem})') from problem
+
+
+def _may_be_cut_short(path: str, kind: str) -> bool:
+    """Whether the end of a PNG or JPEG file is missing. Files with something behind the end are decoded to be sure."""
+    end = {'PNG': b'IEND\xaeB`\x82', 'JPEG': b'\xff\xd9'}.get(kind)
+    if end is None:
+        return False
+    with open(path, 'rb') as file:
+        file.seek(-min(len(end), os.path.getsize(path)), os.SEEK_END)
+        return file.read() != end
+
+
+def sample(items: Sequence[T], size: int) -> list[T]:
+    """At most ``size`` items, evenly spaced, the same at every call."""
+    if len(items) <= size:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, size).round().astype(int)]
