@@ -50,8 +50,9 @@ def read_header(path: str) -> Header:
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(ORIENTATION, 1)
+            width, height = image.size
             header = Header(
-                *image.size, image.mode, image.format or '', orientation if orientation in range(1, 9) else 1
+                width, height, image.mode, image.format or '', orientation if orientation in range(1, 9) else 1
             )
             if _may_be_cut_short(path, header.format):
                 image.load()
