@@ -1,0 +1,7 @@
+"""The data check: what is wrong with the datasets of a config, before the first step."""
+
+from .check import check_datasets
+from .report import Harm, Report
+from .sources import DATA_CHECKS, DatasetCheck, Source, class_of
+
+__all__ = ['DATA_CHECKS', 'DatasetCheck', 'Harm', 'Report', 'Source', 'check_datasets', 'class_of']

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
-import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from .report import Report
+from .loading import same_random_states
+from .report import Harm, Report
 from .sources import DatasetCheck, new_check, sources
 
 LAYERS = ('structure', 'conservation', 'oracle')
@@ -22,12 +23,11 @@ def check_datasets(
 ) -> Report:
     """Checks the datasets of a config. Random states stay as they are.
 
-    A layer that finds errors in a dataset is the last for it: the next one would stumble over the same.
+    A split of which a layer finds errors is not taken to the next layer, which would stumble over the same.
 
     Args:
         cfg: The config, its ``custom_imports`` done.
-        splits: Some of ``'train'``, ``'val'`` and ``'test'``. ``'train'`` is read in any case where the others are to
-            be judged against it.
+        splits: Some of ``'train'``, ``'val'`` and ``'test'``.
         full: Look at every image and mask, not at a sample.
         layers: Some of ``'structure'``, ``'conservation'``, ``'oracle'``.
 
@@ -35,43 +35,64 @@ def check_datasets(
         What was found.
     """
     report = Report()
-    with _scope_of(cfg), _same_random_states():
+    with DefaultScope.overwrite_default_scope(str(cfg.get('default_scope') or 'mmengine')), same_random_states():
         checks = {
             split: [check for source in sources(cfg, split) if (check := new_check(source, report, full))]
             for split in ('train', 'val', 'test')
             if split in splits
         }
-        for split, of_split in checks.items():
-            for layer in ('structure', 'conservation'):
+        for layer in LAYERS[:2]:
+            for split, of_split in checks.items():
                 if layer in layers and not report.kinds(split):
                     for check in of_split:
                         getattr(check, layer)()
-        train = checks.get('train', [None])[0] if checks.get('train') else None
+        if 'conservation' in layers and not report.failed:
+            _compare_labels(checks, report)
+            _compare_images(checks, report)
         if 'oracle' in layers and not report.failed:
-            for split in ('val', 'test'):
-                for check in checks.get(split, ()):
-                    check.oracle(train)
-        _shared_images(checks, report)
+            train = next(iter(checks.get('train', ())), None)
+            for check in [*checks.get('val', ()), *checks.get('test', ())]:
+                check.oracle(train)
     return report
 
 
-def _shared_images(checks: dict[str, list[DatasetCheck]], report: Report) -> None:
-    raise NotImplementedError
+def _compare_labels(checks: Mapping[str, Sequence[DatasetCheck]], report: Report) -> None:
+    """Reports classes that have other labels in one dataset than in the first one."""
+    all_checks = [check for of_split in checks.values() for check in of_split]
+    for check in all_checks[1:]:
+        first, labels = all_checks[0], check.labels()
+        differing = [name for name, label in first.labels().items() if labels.get(name, label) != label]
+        if differing:
+            name = differing[0]
+            report.error(
+                Harm.WRONG,
+                'labels of classes',
+                check.source.split,
+                f'{len(differing)} classes have another label in {check.source.key} than in {first.source.key}: '
+                f'{name!r} has {labels[name]} and there {first.labels()[name]}; metainfo.classes and the categories of the '
+                'annotation files must have the same order in all datasets',
+                len(differing),
+            )
 
 
-@contextmanager
-def _scope_of(cfg: Config) -> Iterator[None]:
-    scope = str(cfg.get('default_scope') or 'mmengine')
-    with DefaultScope.overwrite_default_scope(scope):
-        yield
+def _compare_images(checks: Mapping[str, Sequence[DatasetCheck]], report: Report) -> None:
+    """Notes images that are evaluated and trained on: the same path, or files of the same content."""
+    train = {os.path.realpath(path) for check in checks.get('train', ()) for path in check.images()}
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for path in train:
+        if os.path.isfile(path):
+            by_size[os.path.getsize(path)].append(path)
+    digests: dict[str, bytes] = {}
 
+    def digest(path: str) -> bytes:
+        if path not in digests:
+            digests[path] = hashlib.sha256(Path(path).read_bytes()).digest()
+        return digests[path]
 
-@contextmanager
-def _same_random_states() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+    for split in ('val', 'test'):
+        paths = {os.path.realpath(path) for check in checks.get(split, ()) for path in check.images()}
+        shared = len(paths & train)
+        for path in paths - train:
+            if os.path.isfile(path) and (alike := by_size.get(os.path.getsize(path))):
+                shared += any(digest(path) == digest(other) for other in alike)
+        report.note(split, 'images that are in the training data too', shared)

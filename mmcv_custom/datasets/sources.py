@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope, Registry
+from mmengine.registry import DATASETS, Registry
 
 from .report import Report
 
@@ -118,20 +118,29 @@ class DatasetCheck(ABC):
         """
 
     @abstractmethod
-    def images(self) -> list[str]:
+    def labels(self) -> Mapping[str, int]:
+        """The label of each class by its name, after :meth:`conservation`."""
+
+    @abstractmethod
+    def images(self) -> Sequence[str]:
         """Paths of the images that the dataset uses, after :meth:`conservation`."""
+
+
+def class_of(registry: Registry, cfg: Mapping[str, Any]) -> type | None:
+    """The class that MMEngine would build from a part of a config, in the scope of the config; ``None`` without any."""
+    kind = cfg.get('type')
+    if isinstance(kind, type):
+        return kind
+    with registry.switch_scope_and_registry(cfg.get('_scope_')) as scoped:
+        found = scoped.get(str(kind))
+    return found if isinstance(found, type) else None
 
 
 def new_check(source: Source, report: Report, full: bool = False) -> DatasetCheck | None:
     """The check of a dataset; ``None`` if there is none for its class, which the report then says."""
-    name = str(source.cfg.get('type'))
-    scope = DefaultScope.get_current_instance()
-    dataset_class = DATASETS.get(name)
+    dataset_class = class_of(DATASETS, source.cfg)
     for base in getattr(dataset_class, '__mro__', ()):
         if check := DATA_CHECKS.get(base.__name__):
             return check(source, report, full)
-    known = (
-        f'{scope.scope_name if scope else "mmengine"} has no such class' if dataset_class is None else 'unknown format'
-    )
-    report.leave_out(f'{source.key} ({name}: {known})')
+    report.leave_out(f'{source.key} ({source.cfg.get("type")}: no check knows this class)')
     return None
