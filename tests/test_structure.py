@@ -33,7 +33,7 @@ PARTS = {
     'mmengine_setup': {'checkpoint', 'registry'},
     'zoo': set(),
     'doctor': set(),
-    'cli': {'checkpoint', 'engine', 'errors'},
+    'cli': {'checkpoint', 'datasets', 'engine', 'errors'},
     '__init__': {'checkpoint', 'engine', 'mmengine_setup', 'models'},
     '__main__': {'cli', 'zoo'},
 }

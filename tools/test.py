@@ -11,6 +11,7 @@ from mmcv_custom.cli import (
     check_data,
     check_output_file,
     check_outputs,
+    check_paths,
     existing_file,
     fail,
     load_config,
@@ -40,7 +41,7 @@ def main() -> None:
     check_config(cfg, 'test')
 
     cfg.load_from = existing_file(args.checkpoint, 'checkpoint')
-    check_data(cfg, 'test')
+    check_paths(cfg, 'test')
     if args.tta:
         use_tta(cfg)
     if args.out:
@@ -48,6 +49,8 @@ def main() -> None:
     if args.show_dir:
         make_folder(args.show_dir, '--show-dir')
     check_outputs(cfg, 'test')
+    if not args.skip_data_check:
+        check_data(cfg, 'test')
     hooks = [dict(type='CompleteCheckpointHook')]
     if args.show_dir:
         hooks.append(dict(type='PictureHook', out_dir=args.show_dir))

@@ -14,6 +14,7 @@ from mmcv_custom.cli import (
     check_data,
     check_initial_weights,
     check_outputs,
+    check_paths,
     existing_file,
     fail,
     load_config,
@@ -57,9 +58,11 @@ def main() -> None:
             checkpoint = existing_file(args.resume, 'checkpoint')
         if checkpoint:
             cfg.resume, cfg.load_from = True, checkpoint
-    check_data(cfg, 'train', 'val')
+    check_paths(cfg, 'train', 'val')
     check_initial_weights(cfg)
     check_outputs(cfg, 'train')
+    if not args.skip_data_check:
+        check_data(cfg, 'train', 'val')
 
     with mistakes_in_one_line(cfg, args.debug):
         build_runner(cfg).train()

@@ -11,15 +11,16 @@ from .arguments import (
 )
 from .configs import (
     check_config,
-    check_data,
     check_initial_weights,
     check_kinds,
     check_outputs,
+    check_paths,
     load_config,
     newest_checkpoint,
     read_config,
     use_tta,
 )
+from .data import check_data
 from .messages import did_you_mean, fail, in_words, table, user_errors_in_one_line
 from .running import build_runner, mistakes_in_one_line
 
@@ -30,6 +31,7 @@ __all__ = [
     'build_runner',
     'check_config',
     'check_data',
+    'check_paths',
     'check_initial_weights',
     'check_kinds',
     'check_output_file',

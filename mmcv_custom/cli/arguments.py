@@ -63,6 +63,7 @@ def new_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints (default: work_dir of the config, else work_dirs/<its name>)'
     )
+    parser.add_argument('--skip-data-check', action='store_true', help='do not check the data before the start')
     parser.add_argument(
         '--launcher', choices=['none', *LAUNCHERS], default='none', help='what started this process (%(default)s)'
     )

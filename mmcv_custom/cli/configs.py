@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from ..datasets import sources
 from ..engine.resume import newest_checkpoint as find_newest_checkpoint
 from ..engine.runner import LauncherError, export_rank
 from .arguments import check_output_file, existing_file, make_folder
@@ -159,33 +160,22 @@ def check_kinds(cfg: Config) -> None:
             fail(f'{path} of {cfg.filename} must be {" or ".join(NAMES[kind] for kind in kinds)}, got {value!r}')
 
 
-def check_data(cfg: Config, *splits: str) -> None:
+def check_paths(cfg: Config, *splits: str) -> None:
     """Ends the program if files of the splits (``'train'``, ``'val'``, ``'test'``) are not where the config says."""
     for split in splits:
-        for path in _data_paths((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
-            if '://' not in path and not os.path.exists(path):
-                fail(f'{path} does not exist: {split}_dataloader.dataset of {cfg.filename} reads it')
-
-
-def _data_paths(dataset: Any) -> Iterator[str]:
-    """The files and folders that a dataset config reads, including those of the datasets that it wraps."""
-    if not isinstance(dataset, Mapping):
-        return
-    for wrapped in [dataset.get('dataset'), *dataset.get('datasets', [])]:
-        yield from _data_paths(wrapped)
-    prefixes = dataset.get('data_prefix')
-    for path in [dataset.get('ann_file'), *(prefixes.values() if isinstance(prefixes, Mapping) else [prefixes])]:
-        if path and isinstance(path, str):
-            yield os.path.join(str(dataset.get('data_root') or ''), path)
+        for source in sources(cfg, split):
+            for path in source.paths():
+                if '://' not in path and not os.path.exists(path):
+                    fail(f'{path} does not exist: {source.key} of {cfg.filename} reads it')
 
 
 def check_initial_weights(cfg: Config) -> None:
     """Ends the program if a checkpoint that training starts from is not there: ``load_from`` and every ``init_cfg``."""
-    sources = {} if cfg.get('load_from') is None else {'load_from': cfg.load_from}
+    files = {} if cfg.get('load_from') is None else {'load_from': cfg.load_from}
     for path, node in entries_of(cfg.model, 'model'):
         if isinstance(node, Mapping) and node.get('type') == 'Pretrained' and 'checkpoint' in node:
-            sources[f'{path}.checkpoint'] = node['checkpoint']
-    for key, checkpoint in sources.items():
+            files[f'{path}.checkpoint'] = node['checkpoint']
+    for key, checkpoint in files.items():
         if not isinstance(checkpoint, str):
             fail(f'{key} of {cfg.filename} must name a checkpoint, got {checkpoint!r}')
         existing_file(checkpoint, 'checkpoint', f' ({key} of {cfg.filename})')

@@ -1,7 +1,19 @@
 """The data check: what is wrong with the datasets of a config, before the first step."""
 
+from .cache import Cache, key_of
 from .check import check_datasets
 from .report import Harm, Report
-from .sources import DATA_CHECKS, DatasetCheck, Source, class_of
+from .sources import DATA_CHECKS, DatasetCheck, Source, class_of, sources
 
-__all__ = ['DATA_CHECKS', 'DatasetCheck', 'Harm', 'Report', 'Source', 'check_datasets', 'class_of']
+__all__ = [
+    'DATA_CHECKS',
+    'Cache',
+    'DatasetCheck',
+    'Harm',
+    'Report',
+    'Source',
+    'check_datasets',
+    'class_of',
+    'key_of',
+    'sources',
+]

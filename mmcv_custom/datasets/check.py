@@ -40,6 +40,7 @@ def check_datasets(
             split: [check for source in sources(cfg, split) if (check := new_check(source, report, full))]
             for split in ('train', 'val', 'test')
             if split in splits
+            and not (split == 'test' and 'val' in splits and _data_of(cfg, 'val') == _data_of(cfg, 'test'))
         }
         for layer in LAYERS[:2]:
             for split, of_split in checks.items():
@@ -54,6 +55,10 @@ def check_datasets(
             for check in [*checks.get('val', ()), *checks.get('test', ())]:
                 check.oracle(train)
     return report
+
+
+def _data_of(cfg: Config, split: str) -> tuple:
+    return (cfg.get(f'{split}_dataloader') or {}).get('dataset'), cfg.get(f'{split}_evaluator')
 
 
 def _compare_labels(checks: Mapping[str, Sequence[DatasetCheck]], report: Report) -> None:

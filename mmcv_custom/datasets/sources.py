@@ -42,9 +42,16 @@ class Source:
         value: Any = self.cfg
         for name in names:
             value = value.get(name) if isinstance(value, Mapping) else None
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not value:
             return None
         return os.path.join(str(self.cfg.get('data_root') or ''), value)
+
+    def paths(self) -> list[str]:
+        """The annotation file and the folders of the dataset."""
+        prefixes = self.cfg.get('data_prefix')
+        keys = [('data_prefix', key) for key in prefixes] if isinstance(prefixes, Mapping) else [('data_prefix',)]
+        paths = [self.path('ann_file'), *(self.path(*key) for key in keys)]
+        return [path for path in paths if path]
 
     def transforms(self) -> Iterator[Mapping[str, Any]]:
         """The transforms of its pipeline, those inside of others too."""

@@ -107,11 +107,11 @@ def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 def test_the_documented_config_for_own_data_trains(custom: Config) -> None:
     """Two iterations, with random weights instead of a download and small images to save time."""
-    from mmcv_custom.cli import build_runner, check_data
+    from mmcv_custom.cli import build_runner, check_paths
     from tools.demo import digits
 
     digits.generate('data/digits', train=4, val=1, size=64)
-    check_data(custom, 'train', 'val', 'test')
+    check_paths(custom, 'train', 'val', 'test')
     custom.merge_from_dict(
         {
             'work_dir': 'work',

@@ -75,7 +75,7 @@ def config_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def parse(*arguments: str | Path) -> Config:
         configs = []
         monkeypatch.setattr('sys.argv', ['train.py', *map(str, arguments), '--work-dir', str(tmp_path)])
-        monkeypatch.setattr(train, 'check_data', lambda *_: None)
+        monkeypatch.setattr(train, 'check_paths', lambda *_: None)
         monkeypatch.setattr(train, 'check_initial_weights', lambda *_: None)
         monkeypatch.setattr(
             train, 'build_runner', lambda cfg: configs.append(cfg) or SimpleNamespace(train=lambda: None)

@@ -25,7 +25,7 @@ from mmcv_custom.checkpoint import download
 from mmcv_custom.cli import (
     Overrides,
     Parser,
-    check_data,
+    check_paths,
     existing_file,
     fail,
     make_folder,
@@ -79,7 +79,7 @@ def main() -> None:
     work_dir = args.work_dir or Path('work_dirs/zoo', model.name)
     cfg = read_config(str(model.config), args.cfg_options)
     move_data(cfg, args.data_root)
-    check_data(cfg, 'test')  # before the download
+    check_paths(cfg, 'test')  # before the download
     make_folder(str(work_dir), '--work-dir')
     with user_errors_in_one_line():
         checkpoint = args.checkpoint or download(checkpoint_url(model))
