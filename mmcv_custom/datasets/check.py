@@ -74,7 +74,7 @@ def _compare_labels(checks: Mapping[str, Sequence[DatasetCheck]], report: Report
                 'labels of classes',
                 check.source.split,
                 f'{len(differing)} classes have another label in {check.source.key} than in {first.source.key}: '
-                f'{name!r} has {labels[name]} and there {first.labels()[name]}; metainfo.classes and the categories of the '
+                f'{name!r} has {labels[name]} and there {first.labels()[name]}; metainfo.classes and the categories of '
                 'annotation files must have the same order in all datasets',
                 len(differing),
             )

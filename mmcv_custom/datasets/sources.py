@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS, Registry
 from .report import Report
 
 # What checks a dataset class and those derived from it, registered under the name of that class.
-DATA_CHECKS = Registry('data check', scope='mmcv_custom')
+DATA_CHECKS = Registry('data check', scope='mmcv_custom', locations=['mmcv_custom'])
 
 
 @dataclass
