@@ -19,7 +19,7 @@ BASE = {'ops_dcnv3', 'torch', 'numpy', 'mmengine', 'mmcv'}
 ALLOWED = {
     'ops_dcnv3': {'torch'},
     'mmcv_custom': BASE | {'safetensors', 'PIL'},
-    'mmdet_custom': BASE | {'mmcv_custom', 'mmdet'},
+    'mmdet_custom': BASE | {'mmcv_custom', 'mmdet', 'pycocotools'},
     'mmseg_custom': BASE | {'mmcv_custom', 'mmseg'},
 }
 # The parts of mmcv_custom, sub-packages and single modules, and the parts that each may import.
