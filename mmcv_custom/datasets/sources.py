@@ -26,12 +26,14 @@ class Source:
         key: Its place in the config, such as ``'train_dataloader.dataset.datasets.0'``.
         cfg: Its part of the config.
         evaluators: The metrics that judge it, as in the config.
+        model: The model's part of the config, which says which label the losses ignore.
     """
 
     split: str
     key: str
     cfg: Mapping[str, Any]
     evaluators: list[Mapping[str, Any]] = field(default_factory=list)
+    model: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, *names: str) -> str | None:
         """The file or folder that a key of the dataset names, with its ``data_root``; ``None`` if it names none.
@@ -84,7 +86,8 @@ def sources(cfg: Config, split: str) -> list[Source]:
         evaluators = [evaluators]
     loader = cfg.get(f'{split}_dataloader') or {}
     key = f'{split}_dataloader.dataset'
-    return [Source(split, place, node, list(evaluators)) for place, node in _leaves(loader.get('dataset'), key)]
+    model = cfg.get('model') or {}
+    return [Source(split, place, node, list(evaluators), model) for place, node in _leaves(loader.get('dataset'), key)]
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
