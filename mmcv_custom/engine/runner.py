@@ -18,11 +18,13 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..checkpoint import adapt, compare, fill, require_complete
 from ..checkpoint.errors import redacted
 from ..errors import UserError
 from .hooks import unwrapped
+from .pipeline import name_images
 from .resume import newest_checkpoint, require_training
 from .saving import DRAFT, SafeCheckpointHook, in_main_process, publish
 
@@ -32,6 +34,13 @@ LAUNCHERS = {
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
+
+# Options of a loader that DataLoader refuses where there are no workers.
+WORKERS = {'persistent_workers', 'prefetch_factor'}
+
+# Hooks that guard every training. A config changes one by `default_hooks = dict(finite_loss=dict(limit=9))`, and leaves
+# it out by None.
+GUARDS = dict(class_check='ClassCheckHook', batch_size_check='BatchSizeCheckHook', finite_loss='FiniteLossHook')
 
 
 class LauncherError(UserError):
@@ -101,6 +110,9 @@ class PortableRunner(Runner):
     without device ids, and SyncBatchNorm, which needs GPUs, becomes BatchNorm.
 
     Checkpoints that do not hold what is asked of them are refused, and are saved so that no crash can spoil them.
+
+    Three more default hooks guard the training: ``class_check`` (:class:`ClassCheckHook`), ``batch_size_check``
+    (:class:`BatchSizeCheckHook`) and ``finite_loss`` (:class:`FiniteLossHook`). Errors of pipelines name the image.
     """
 
     optim_wrapper: Any
@@ -192,6 +204,29 @@ class PortableRunner(Runner):
         fill(model, checkpoint['state_dict'], source, complete)
         self._has_loaded = True
         return checkpoint
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Builds a loader as MMEngine does. Without workers, options of workers do not count."""
+        if isinstance(dataloader, dict) and not dataloader.get('num_workers') and not WORKERS.isdisjoint(dataloader):
+            options = ((key, value) for key, value in dataloader.items() if key not in WORKERS)
+            dataloader = type(dataloader)(options)
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        name_images(loader.dataset)
+        return loader
+
+    def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
+        """Registers MMEngine's default hooks and ``GUARDS``, with the changes of a config."""
+        given: dict[str, Any] = dict(hooks or {})
+        for name, kind in GUARDS.items():
+            guard = given.get(name, {})
+            if guard is None:
+                del given[name]
+            elif isinstance(guard, Mapping):
+                given[name] = {'type': kind, **guard}
+        super().register_default_hooks(given)
 
     def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
         """Registers a hook. ``CheckpointHook`` means :class:`SafeCheckpointHook`."""
