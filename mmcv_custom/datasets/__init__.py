@@ -3,7 +3,7 @@
 from .cache import Cache, key_of
 from .check import check_datasets
 from .report import Harm, Report
-from .sources import DATA_CHECKS, DatasetCheck, Source, class_of, sources
+from .sources import DATA_CHECKS, DatasetCheck, Source, class_of, silence, sources
 
 __all__ = [
     'DATA_CHECKS',
@@ -15,5 +15,6 @@ __all__ = [
     'check_datasets',
     'class_of',
     'key_of',
+    'silence',
     'sources',
 ]

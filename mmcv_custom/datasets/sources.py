@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +70,19 @@ class Source:
 
     def build(self, **options: Any) -> Any:
         """The dataset as MMEngine builds it, in the scope of the config; ``options`` replace keys."""
-        return DATASETS.build({**self.cfg, **options})
+        with silence():
+            return DATASETS.build({**self.cfg, **options})
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keeps what datasets and metrics log and print off the terminal."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _transforms(pipeline: Any) -> Iterator[Mapping[str, Any]]:

@@ -1,0 +1,283 @@
+"""The data check of datasets in the format of COCO."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm
+from mmcv_custom.datasets.coco import CocoFile
+from mmcv_custom.datasets.coco_structure import CocoRules, check_structure
+from mmcv_custom.datasets.images import MASKS, Header, read_header, sample
+
+from .data_check import DetectionCheck, in_words
+from .oracle import Truth, Verdict, can_judge, judge
+
+# Reasons why a dataset does not use an object.
+NOT_FINITE = 'a box that is not finite'
+WRONG_SIZE = 'a box outside of the size in the file, but inside of the image'
+UNKNOWN = 'no known reason'
+FAULTS = (NOT_FINITE, WRONG_SIZE, UNKNOWN)  # the other reasons are legitimate
+
+
+@DATA_CHECKS.register_module(name='CocoDataset')
+class CocoCheck(DetectionCheck):
+    """Checks a dataset of a COCO JSON file, of LVIS too."""
+
+    rules = CocoRules()
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._file: CocoFile | None = None
+
+    @property
+    def file(self) -> CocoFile:
+        """The annotation file, read without the dataset class."""
+        self._file = self._file or CocoFile.read(str(self.source.path('ann_file')))
+        return self._file
+
+    def structure(self) -> None:
+        """Looks at all fields of the annotation file, and at the headers of the images."""
+        loads_masks = any(transform.get('with_mask') for transform in self.source.transforms())
+        needs_masks = loads_masks or any('segm' in metric.get('metric', ()) for metric in self.source.evaluators)
+        path = str(self.source.path('ann_file'))
+        self._file = check_structure(
+            path, self.source, self.report, needs_masks, self.named_classes(), self.full, self.rules
+        )
+
+    def why_empty(self, dataset: Any) -> str:
+        """The reason why a dataset has no image, in words."""
+        names = [str(category.get('name')) for category in self.file.categories]
+        return (
+            f'no image of {self.file.path} is left by filter_cfg={self.source.cfg.get("filter_cfg")}; its categories '
+            f'are {_some(names)} and metainfo.classes {_some(self.classes)}'
+        )
+
+    def compare(self, dataset: Any, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Compares every object of the file with what the dataset made of it."""
+        file = self.file
+        labels, unknown = match(file, infos)
+        used = labels >= 0
+        self.count_classes(Counter(labels[used].tolist()))
+        self._compare_names(file, labels)
+        if unknown:
+            self.report.note(self.source.split, f'objects that {self.source.cfg["type"]} changes or adds', unknown)
+        reasons = self._reasons(file, dataset, infos)
+        lost = Counter(reasons[~used].tolist())
+        if len(used) and not used.any():
+            causes = ', '.join(f'{count} for {reason}' for reason, count in lost.most_common())
+            self._lost(
+                'no object is used', f'{file.path}: none of its {len(used)} objects is used: {causes}', len(used)
+            )
+            return
+        for reason, count in lost.items():
+            if reason in FAULTS:
+                row = np.flatnonzero(~used & (reasons == reason))[0]
+                self._lost(
+                    'objects not used',
+                    f'{file.path}: {count} of {len(used)} objects are not used for {reason}, such as annotation '
+                    f'{file.ids[row]} with bbox {file.boxes[row].tolist()}',
+                    count,
+                )
+            else:
+                self.report.note(self.source.split, f'objects not used for {reason}', count)
+
+    def _compare_names(self, file: CocoFile, labels: NDArray[np.int64]) -> None:
+        """Reports categories that are trained under the name of another one."""
+        if isinstance(self.classes, str):
+            self._wrong(
+                f'metainfo.classes of {self.source.key} is the text {self.classes!r}, of which every letter is a '
+                f'class; write ({self.classes!r},) with a comma'
+            )
+            return
+        known = set(self.classes)
+        for row, category in enumerate(file.categories):
+            given = np.unique(labels[(file.category_rows == row) & (labels >= 0)])
+            name = category.get('name')
+            for label in given.tolist():
+                shown = self.classes[label] if label < len(self.classes) else None
+                if shown is None or (shown != name and name in known):
+                    self._wrong(
+                        f'{file.path}: the objects of category {name!r} get label {label}, which metainfo.classes of '
+                        f'{self.source.key} calls {shown!r}: write the classes in the order of the categories'
+                    )
+
+    def _reasons(self, file: CocoFile, dataset: Any, infos: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
+        """(N,) why each object of the file may be left out; the first reason of several."""
+        loaded = {info['img_id'] for info in infos}
+        selected = getattr(dataset, 'cat2label', {})
+        sizes = np.concatenate([file.sizes, [[np.nan, np.nan]]])[file.image_rows]
+        x, y, width, height = file.boxes.T
+        with np.errstate(invalid='ignore'):
+            outside = (x >= sizes[:, 0]) | (y >= sizes[:, 1]) | (x + width <= 0) | (y + height <= 0)
+            narrow = (width < 1) | (height < 1)
+        reasons = np.full(len(file), UNKNOWN, object)
+        # The last one that is written is the first reason.
+        reasons[~np.isin(file.image_ids, list(loaded))] = 'an image that is left out'
+        reasons[file.areas <= 0] = 'an area that is not positive'
+        reasons[narrow] = 'a box under a pixel'
+        reasons[outside] = 'a box outside of the image'
+        reasons[self._inside_of_image(file, np.flatnonzero(outside))] = WRONG_SIZE
+        reasons[~np.isfinite(file.boxes).all(1)] = NOT_FINITE
+        reasons[file.crowd] = 'crowd'
+        reasons[file.ignore] = 'their flag "ignore"'
+        reasons[~np.isin(file.category_ids, list(selected))] = 'a class that is not selected'
+        return reasons
+
+    def _inside_of_image(self, file: CocoFile, rows: NDArray[np.int64]) -> list[int]:
+        """Those of some objects that lie inside of the image's file, of which the size is then wrong in the JSON."""
+        folder = self.source.path('data_prefix', 'img') or str(self.source.cfg.get('data_root') or '')
+        inside: list[int] = []
+        headers: dict[int, Header | None] = {}
+        for row in sample(rows.tolist(), MASKS):
+            image_row = file.image_rows[row]
+            if image_row not in headers:
+                try:
+                    headers[image_row] = read_header(os.path.join(folder, str(file.images[image_row].get('file_name'))))
+                except ValueError:  # named where the image is loaded
+                    headers[image_row] = None
+            header = headers[image_row]
+            x, y = file.boxes[row, :2] + file.boxes[row, 2:] / 2
+            if header and 0 <= x < header.upright[0] and 0 <= y < header.upright[1]:
+                inside.append(row)
+        return inside
+
+    def labels(self) -> dict[str, int]:
+        """The label of each category by its name, as the built dataset gives it."""
+        if self.mapping is None:  # the dataset was not built yet: its categories alone decide
+            with TemporaryDirectory() as folder:
+                file = Path(folder, 'categories.json')
+                file.write_text(json.dumps({'images': [], 'annotations': [], 'categories': self.file.categories}))
+                options = dict(pipeline=[], serialize_data=False, lazy_init=False)
+                self.mapping = self.source.build(ann_file=str(file), **options).cat2label
+        categories = [category for category in self.file.categories if category['id'] in self.mapping]
+        return {str(category['name']): self.mapping[category['id']] for category in categories}
+
+    def oracle(self, train: DatasetCheck | None) -> None:
+        """Judges the objects of the annotation file as predictions, with the metrics of the config."""
+        labels = (train or self).labels()
+        for metric in self.source.evaluators:
+            if not can_judge(metric):
+                self.report.leave_out(f'{metric.get("type")} on the truth of {self.source.key}')
+                continue
+            try:
+                self._judge(metric, labels)
+            except Exception as problem:  # of any metric, on damaged data
+                self._fails('truth cannot be evaluated', f'{self.source.path("ann_file")}: {in_words(problem)}')
+
+    def _judge(self, metric: Mapping[str, Any], labels: Mapping[str, int]) -> None:
+        predicted = self._truth(self.file)
+        ids = [image['id'] for image in predicted.images]
+        judged_by = CocoFile.read(str(metric.get('ann_file') or self.file.path))
+        truth = predicted if judged_by is self.file else _truth(judged_by, ids, self.shapes)
+        if not ids or len(truth.images) < len(ids):
+            self.report.error(
+                Harm.FAILS,
+                'other images',
+                self.source.split,
+                f'{judged_by.path}, which {metric["type"]} reads, has {len(truth.images)} of the {len(ids)} images of '
+                f'{self.file.path}, which {self.source.key} reads: name the same file in both',
+            )
+            return
+        verdict = judge(metric, self.meta, truth, predicted, labels)
+        for reason, count in verdict.limits.items():
+            self.report.note(self.source.split, reason, count)
+        if verdict.scores:
+            self._report_loss(metric, verdict, truth, predicted, labels)
+
+    def _report_loss(
+        self,
+        metric: Mapping[str, Any],
+        verdict: Verdict,
+        truth: Truth,
+        predicted: Truth,
+        labels: Mapping[str, int],
+    ) -> None:
+        scores = ', '.join(f'{name} {score:.3f}' for name, score in verdict.scores.items())
+        classes = [f'{name} {score:.3f}' for name, score in sorted(verdict.classes.items(), key=lambda item: item[1])]
+        images = [
+            str(image.get('file_name', image['id']))
+            for image in truth.images
+            if judge(metric, self.meta, truth.only(image['id']), predicted.only(image['id']), labels).scores
+        ]
+        self._wrong(
+            f'{self.file.path}: its own objects as predictions reach {scores} in {metric["type"]}, expected 1.0, so no '
+            f'model can do better; classes that lose: {_some(classes)}; images: {_some(images)}; compare their ids, '
+            f'categories, sizes and masks with {metric.get("ann_file")}',
+            kind='truth is not reached',
+        )
+
+    def _truth(self, file: CocoFile) -> Truth:
+        """A sample of images with objects, those that were loaded first of all."""
+        with_objects = {file.image_ids[row] for row in np.flatnonzero(~file.crowd)}
+        ids = [image['id'] for image in file.images if image['id'] in with_objects]
+        ids = [image_id for image_id in ids if image_id in self.shapes] or ids
+        return _truth(file, sample(ids, MASKS), self.shapes)
+
+    def _wrong(self, text: str, kind: str = 'names of classes') -> None:
+        self.report.error(Harm.WRONG, kind, self.source.split, text)
+
+
+def match(file: CocoFile, infos: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.int64], int]:
+    """Finds the objects of a file in a dataset: both have them in the same order, by image.
+
+    Args:
+        file: N objects.
+        infos: The dataset's list of images.
+
+    Returns:
+        (N,) the label of each object that is used, -1 for the others; and the number of the dataset's objects that are
+        not in the file.
+    """
+    labels, unknown = np.full(len(file), -1, np.int64), 0
+    order = np.argsort(file.image_rows, kind='stable')
+    starts = np.searchsorted(file.image_rows[order], np.arange(len(file.images) + 1))
+    rows = {image.get('id'): (starts[i], starts[i + 1]) for i, image in enumerate(file.images)}
+    corners = file.boxes.copy()
+    corners[:, 2:] += corners[:, :2]
+    corners = corners[order].tolist()
+    for info in infos:
+        place, end = rows.get(info['img_id'], (0, 0))
+        for instance in info['instances']:
+            box = list(instance['bbox'])
+            found = next((i for i in range(place, end) if corners[i] == box), None)
+            if found is None:
+                unknown += 1
+                continue
+            place = found + 1
+            if not instance['ignore_flag']:
+                labels[order[found]] = instance['bbox_label']
+    return labels, unknown
+
+
+def _truth(file: CocoFile, ids: Sequence[Any], shapes: Mapping[Any, tuple[int, int]]) -> Truth:
+    wanted = set(ids)
+    images = [image for image in file.images if image['id'] in wanted]
+    in_file = {image['id']: (image['height'], image['width']) for image in images}
+    return Truth(images, file.annotations_of(wanted), file.categories, {**in_file, **shapes})
+
+
+def _some(names: Sequence[str], count: int = 5) -> str:
+    return ', '.join(map(str, names[:count])) + (f' and {len(names) - count} more' if len(names) > count else '')
+
+
+@DATA_CHECKS.register_module(name='LVISV05Dataset')
+class LVISCheck(CocoCheck):
+    """Checks a dataset of an LVIS JSON file, of which images may be named by URLs of COCO."""
+
+    rules = CocoRules(by_name=False, sorted_ids=True)
+
+
+@DATA_CHECKS.register_module(name='LVISV1Dataset')
+class LVISV1Check(LVISCheck):
+    """Checks a dataset of an LVIS v1 JSON file."""
+
+    rules = CocoRules(lambda image: '/'.join(image['coco_url'].split('/')[-2:]), by_name=False, sorted_ids=True)
