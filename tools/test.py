@@ -20,6 +20,9 @@ from mmcv_custom.cli import (
     new_parser,
     use_tta,
 )
+from mmcv_custom.cli.guards import match_annotation_files
+from mmcv_custom.cli.start import add_terminal_hooks
+from mmcv_custom.cli.terminal import quiet_terminal
 
 DUMPERS = {'mmdet': 'DumpDetResults', 'mmseg': 'DumpSegResults'}
 
@@ -33,6 +36,7 @@ def main() -> None:
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation, by tta_model and tta_pipeline')
     args = parser.parse_args()
+    quiet_terminal(args.debug)
     if args.out is not None and not args.out.endswith('.pkl'):
         fail(f'--out must name a .pkl file, got {args.out!r}')
     if args.show_dir == '':
@@ -42,6 +46,7 @@ def main() -> None:
 
     cfg.load_from = existing_file(args.checkpoint, 'checkpoint')
     check_paths(cfg, 'test')
+    match_annotation_files(cfg, 'test')
     if args.tta:
         use_tta(cfg)
     if args.out:
@@ -61,7 +66,9 @@ def main() -> None:
         cfg.test_evaluator = [*metrics, dict(type=dumper, out_file_path=args.out)]
 
     with mistakes_in_one_line(cfg, args.debug):
-        build_runner(cfg).test()
+        runner = build_runner(cfg)
+        add_terminal_hooks(runner)
+        runner.test()
 
 
 if __name__ == '__main__':

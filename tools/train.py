@@ -22,6 +22,9 @@ from mmcv_custom.cli import (
     new_parser,
     newest_checkpoint,
 )
+from mmcv_custom.cli.guards import match_annotation_files
+from mmcv_custom.cli.start import add_terminal_hooks
+from mmcv_custom.cli.terminal import quiet_terminal
 
 
 def main() -> None:
@@ -39,6 +42,7 @@ def main() -> None:
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size, by auto_scale_lr'
     )
     args = parser.parse_args()
+    quiet_terminal(args.debug)
     cfg = load_config(args)
     check_config(cfg, 'train')
 
@@ -59,13 +63,16 @@ def main() -> None:
         if checkpoint:
             cfg.resume, cfg.load_from = True, checkpoint
     check_paths(cfg, 'train', 'val')
+    match_annotation_files(cfg, 'val')
     check_initial_weights(cfg)
     check_outputs(cfg, 'train')
     if not args.skip_data_check:
         check_data(cfg, 'train', 'val')
 
     with mistakes_in_one_line(cfg, args.debug):
-        build_runner(cfg).train()
+        runner = build_runner(cfg)
+        add_terminal_hooks(runner)
+        runner.train()
 
 
 if __name__ == '__main__':

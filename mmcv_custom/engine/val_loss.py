@@ -83,7 +83,7 @@ class ValLossHook(Hook):
         self.evaluations += 1
         if self.loader is None or self.evaluations % self.interval:
             return
-        model = unwrapped(runner.model)
+        model: Any = unwrapped(runner.model)
         losses: list[dict[str, float]] = []  # of each image, in the order of the sampler
         with torch.no_grad(), _unchanged(model), runner.optim_wrapper.optim_context(model):
             for batch in self.loader:
@@ -168,7 +168,7 @@ def _images(batch: Any) -> Sequence:
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def _unchanged(model: Any) -> Iterator[None]:
     """Inside this context a model computes losses; afterwards it and all random states are as before.
 
     Modules that hold others are in training mode, because heads look at it to see what to compute. Those that hold
