@@ -1,5 +1,6 @@
 """Segmentation: Mask2Former as published, datasets, test-time augmentation and the file of predictions."""
 
+from .data_check import SegmentationCheck
 from .datasets import MapillaryCityscapesDataset, NYUDepthV2Dataset
 from .dump import DumpSegResults
 from .mask2former import PublishedMask2FormerHead
@@ -11,4 +12,5 @@ __all__ = [
     'MapillaryCityscapesDataset',
     'MultiScaleFlip',
     'NYUDepthV2Dataset',
+    'SegmentationCheck',
 ]

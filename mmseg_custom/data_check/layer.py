@@ -1,0 +1,96 @@
+"""What the layers of the segmentation check share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+from mmengine.registry import TRANSFORMS
+from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
+
+from mmcv_custom.datasets import Harm, Report, Source, class_of
+from mmcv_custom.datasets.images import sample
+from mmcv_custom.datasets.masks import MaskFolders
+
+LIBRARIES = ('mmcv', 'mmengine', 'mmseg', 'mmcv_custom', 'mmseg_custom')
+FIX = 'tools/check_data.py CONFIG --fix DIR writes such masks'
+T = TypeVar('T')
+
+
+class Layer:
+    """A layer of the check of one dataset.
+
+    Args:
+        source: The dataset.
+        report: Takes what is found.
+        full: Look at every image and mask, not at a sample.
+    """
+
+    def __init__(self, source: Source, report: Report, full: bool) -> None:
+        self.source, self.report, self.full = source, report, full
+
+    def error(self, harm: Harm, kind: str, text: str, count: int = 1) -> None:
+        """Reports an error of this dataset."""
+        self.report.error(harm, kind, self.source.split, text, count)
+
+    def note(self, description: str, count: int = 1) -> None:
+        """Notes something about this dataset."""
+        self.report.note(self.source.split, description, count)
+
+    def leave_out(self, what: str) -> None:
+        """Says what of this dataset is not checked."""
+        self.report.leave_out(f'{self.source.key}: {what}')
+
+    def sample(self, items: Sequence[T], size: int) -> list[T]:
+        """The items to look at, at most ``size`` of them unless all are wanted."""
+        return list(items) if self.full else sample(items, size)
+
+    def build(self, **options: Any) -> Any:
+        """The dataset; ``None``, with an error, if it cannot be built."""
+        try:
+            return self.source.build(**options)
+        except Exception as problem:  # a constructor may raise anything
+            text = f'{self.source.key}: {self.source.cfg.get("type")} cannot be built: {said(problem)}'
+            self.error(Harm.FAILS, 'dataset cannot be built', text)
+            return None
+
+    @cached_property
+    def loader(self) -> Mapping[str, Any] | None:
+        """The transform that loads masks, as in the config."""
+        kinds = ((transform, class_of(TRANSFORMS, transform)) for transform in self.source.transforms())
+        return next((cfg for cfg, kind in kinds if issubclass(kind or object, LoadAnnotations)), None)
+
+    @cached_property
+    def own_transforms(self) -> list[str]:
+        """Transforms that are the user's own: they may change the values of masks."""
+        kinds = [class_of(TRANSFORMS, transform) for transform in self.source.transforms()]
+        return [kind.__name__ for kind in kinds if kind and kind.__module__.partition('.')[0] not in LIBRARIES]
+
+
+def mask_folders(dataset: BaseSegDataset) -> MaskFolders | None:
+    """Where a dataset finds its files; ``None`` if its class finds them in another way than ``BaseSegDataset``."""
+    if type(dataset).load_data_list is not BaseSegDataset.load_data_list:
+        return None
+    prefix = dataset.data_prefix
+    return MaskFolders(
+        img_path=prefix['img_path'],
+        seg_map_path=prefix.get('seg_map_path'),
+        img_suffix=dataset.img_suffix,
+        seg_map_suffix=dataset.seg_map_suffix,
+        ann_file=dataset.ann_file,
+    )
+
+
+def some(items: Iterable[Any]) -> str:
+    """The first five of some names or values, and how many more there are."""
+    items = list(items)
+    text = ', '.join(str(item) if isinstance(item, int) else repr(item) for item in items[:5])
+    return f'{text} and {len(items) - 5} more' if len(items) > 5 else text
+
+
+def said(problem: Exception) -> str:
+    """An exception in one line."""
+    lines = str(problem).strip().splitlines()
+    return f'{type(problem).__name__}: {lines[0][:300]}' if lines else type(problem).__name__
