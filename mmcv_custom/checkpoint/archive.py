@@ -1,4 +1,4 @@
-"""The two kinds of files that ``torch.save`` writes: zip archives, and since torch 1.6 no longer, rows of pickles."""
+"""The two kinds of files that ``torch.save`` writes: zip archives, and rows of pickles, which torch 1.5 wrote."""
 
 from __future__ import annotations
 
@@ -8,17 +8,29 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 
-from .unpickling import Storage, Unpickler, is_count, require
+from .unpickling import Storage, Unpickler, UnsupportedError, is_count, require, require_supported
 
 MapLocation = str | torch.device | dict[str, str] | Callable | None
 _ZIP = b'PK\x03\x04'
 _LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # the number with which torch marks its rows of pickles
-_CHUNK = 2**24
+_CHUNK = 2**24  # bytes that are read at a time
+
+
+class _BoundedReader(io.BufferedReader):
+    """A file of which a read sets aside no more memory than the file has bytes, whatever size a pickle claims."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self.size = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(self.size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def read_archive(file: Path, map_location: MapLocation) -> Any:
@@ -32,30 +44,42 @@ def read_archive(file: Path, map_location: MapLocation) -> Any:
 
     Raises:
         GlobalRefusedError: The file names a class or function that no checkpoint needs.
+        UnsupportedError: It is of another kind than ``torch.save`` writes by itself, or holds values of a type that is
+            not supported, or its tensors cannot be moved to ``map_location``.
         Exception: It is damaged or forged. Which type it is depends on the damage.
     """
-    with file.open('rb') as opened:
+    with _BoundedReader(io.FileIO(file)) as opened:
         head = opened.read(len(_LEGACY))
-        opened.seek(0)
         if head.startswith(_ZIP):
-            return _read_zip(opened, os.path.getsize(file), map_location)
+            return _read_zip(opened, map_location)
         require(len(head) > 0, 'it is empty')
-        require(head == _LEGACY, 'torch.save did not write it')
-        return _read_legacy(io.BytesIO(opened.read()), map_location)
+        if head == _LEGACY:
+            return _read_legacy(opened, map_location)
+        require_supported(
+            head[:1] != pickle.PROTO or len(head) < len(_LEGACY),
+            'it is a pickle that torch.save did not write: load it where it comes from, and save it with torch.save',
+        )
+        raise pickle.UnpicklingError('torch.save did not write it')
 
 
-def _read_zip(opened: BinaryIO, size: int, map_location: MapLocation) -> Any:
+def _read_zip(opened: _BoundedReader, map_location: MapLocation) -> Any:
     with zipfile.ZipFile(opened) as archive:
         entries = archive.infolist()
         records = {entry.filename.partition('/')[2]: entry for entry in entries}
         require(len(records) == len(entries), 'several of its records have the same name')
-        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-        require(stored, 'its records are compressed, as torch.save never does')
-        require(sum(entry.file_size for entry in entries) <= size, 'its records overlap')
-        require('constants.pkl' not in records, 'it is a TorchScript program, not a checkpoint')
-        require('data.pkl' in records, 'it is a zip archive without data.pkl, which torch.save did not write')
+        stored = all(entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1 for entry in entries)
+        require_supported(
+            stored, 'its records are compressed or encrypted, as torch.save never does: load it and save it again'
+        )
+        require(sum(entry.file_size for entry in entries) <= opened.size, 'its records overlap')
+        require_supported(
+            'constants.pkl' not in records,
+            'it is a TorchScript program, not a checkpoint: load it with torch.jit.load, and save its state_dict()',
+        )
+        require_supported('data.pkl' in records, 'it is a zip archive, but torch.save did not write it: no data.pkl')
         if 'byteorder' in records:
-            require(archive.read(records['byteorder']) == b'little', 'its numbers are not little-endian')
+            little = archive.read(records['byteorder']) == b'little'
+            require_supported(little, 'its numbers are not little-endian: save it again on a little-endian machine')
         storages: dict[str, Storage] = {}
 
         def storage(name: tuple) -> Storage:
@@ -66,8 +90,8 @@ def _read_zip(opened: BinaryIO, size: int, map_location: MapLocation) -> Any:
                 nbytes = numel * dtype.itemsize
                 require(record.file_size == nbytes, f'storage {key:.20} has {record.file_size} of {nbytes} bytes')
                 with archive.open(record) as stream:
-                    memory = _move(_read_memory(stream, nbytes), location, map_location)
-                storages[key] = Storage(memory, dtype, nbytes)
+                    memory = _read_memory(stream, nbytes)
+                storages[key] = Storage(_move(memory, location, map_location), dtype, nbytes)
             known = storages[key]
             require(known.dtype is dtype and known.nbytes == numel * dtype.itemsize, 'a storage has two sizes')
             return known
@@ -75,10 +99,9 @@ def _read_zip(opened: BinaryIO, size: int, map_location: MapLocation) -> Any:
         return Unpickler(io.BytesIO(archive.read(records['data.pkl'])), storage).load()
 
 
-def _read_legacy(stream: io.BytesIO, map_location: MapLocation) -> Any:
-    size = len(stream.getbuffer())
-    stream.seek(len(_LEGACY))
-    require(Unpickler(stream).load() == 1001, 'it is of an unknown version of torch.save')
+def _read_legacy(stream: _BoundedReader, map_location: MapLocation) -> Any:
+    version = Unpickler(stream).load()
+    require_supported(version == 1001, 'it is of an unknown version of torch.save: save it again with a newer torch')
     Unpickler(stream).load()  # facts of the machine that wrote it
     storages: dict[str, Storage] = {}
 
@@ -87,7 +110,7 @@ def _read_legacy(stream: io.BytesIO, map_location: MapLocation) -> Any:
         nbytes = numel * dtype.itemsize
         if key not in storages:
             claimed = nbytes + sum(known.nbytes for known in storages.values())
-            require(claimed <= size, f'its storages claim {claimed} of {size} bytes')
+            require(claimed <= stream.size, f'its storages claim {claimed} of {stream.size} bytes')
             storages[key] = Storage(_move(torch.UntypedStorage(nbytes), location, map_location), dtype, nbytes)
         known = storages[key]
         require(known.dtype is dtype and known.nbytes == nbytes, 'a storage has two sizes')
@@ -126,5 +149,8 @@ def _move(memory: torch.UntypedStorage, location: str, target: MapLocation) -> t
     moved = target(memory, location) if callable(target) else None
     if moved is None:
         place = str(target) if isinstance(target, str | torch.device) else location
-        moved = torch.serialization.default_restore_location(memory, place)
+        try:
+            moved = torch.serialization.default_restore_location(memory, place)
+        except RuntimeError as error:  # no such device here, or it has not enough memory
+            raise UnsupportedError(f'its tensors cannot be moved to {place}, choose map_location: {error}') from error
     return moved

@@ -14,7 +14,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from torch import Tensor, nn
 
 from .errors import one_line
-from .unpickling import SAVED_METHODS, require
+from .unpickling import SAVED_METHODS, require, require_supported
 
 CONFIG_KEYS = ('cfg', 'config')
 TEXT_SUFFIX = '_text'
@@ -26,11 +26,19 @@ _METHODS = {getattr(owner, name) for owner, names in SAVED_METHODS.items() for n
 
 
 def check_content(content: Any, file_size: int) -> None:
-    """Raises :class:`pickle.UnpicklingError` unless the content is made of what checkpoints are made of.
+    """Checks that the content is made of what checkpoints are made of.
 
-    Objects may stand in several places, and a kilobyte of lists that share their members can be as large as the memory
-    once something goes through it. So the sum over all places must be in proportion to the file. Neither may an object
-    contain itself, nor be nested deeper than other code can go down.
+    An object may stand in several places, and a kilobyte of lists that share their members can become as large as the
+    memory once something goes through it. So the sum over all places must be in proportion to the file. An object must
+    not contain itself either, nor be nested deeper than other code can go down.
+
+    Args:
+        content: Content of the file.
+        file_size: Its size in bytes.
+
+    Raises:
+        UnsupportedError: It holds values of other types, or is nested or repeated too much.
+        pickle.UnpicklingError: It is damaged or forged.
     """
     _weigh(content, limit=16 * file_size + 2**20, depth=0, known={})
 
@@ -43,14 +51,14 @@ def _weigh(value: Any, limit: int, depth: int, known: dict[int, int]) -> int:
     if kind in _TEXTS:
         return 1 + len(value)
     if id(value) not in known:
-        require(depth < MAX_DEPTH, f'it is nested deeper than {MAX_DEPTH} levels')
+        require_supported(depth < MAX_DEPTH, f'it is nested deeper than {MAX_DEPTH} levels: save it flatter')
         known[id(value)] = -1
         weight = 1 + _weight_itself(value)
         for part in _parts(value):
             weight += _weigh(part, limit, depth + 1, known)
-            require(weight <= limit, 'it is small, and unfolds to a size out of all proportion')
+            require_supported(weight <= limit, f'its values repeat to more than {limit} bytes: save each once')
         known[id(value)] = weight
-    require(known[id(value)] >= 0, 'it contains itself')
+    require_supported(known[id(value)] >= 0, f'it holds a {kind.__name__} that contains itself: save it without that')
     return known[id(value)]
 
 
@@ -67,7 +75,8 @@ def _parts(value: Any) -> Iterable[Any]:
     if kind in (dict, OrderedDict, Counter):
         for key, part in value.items():
             tensor = isinstance(part, Tensor) and type(key) is str
-            require(not tensor or (key.isprintable() and len(key) <= MAX_NAME), 'a tensor has no printable name')
+            printable = not tensor or (key.isprintable() and len(key) <= MAX_NAME)
+            require_supported(printable, f'a tensor has no printable name of at most {MAX_NAME} characters: rename it')
             yield key
             yield part
         yield _versions(value)
@@ -78,7 +87,7 @@ def _parts(value: Any) -> Iterable[Any]:
         yield from vars(value).values()
     else:
         plain = kind in (Tensor, nn.Parameter, np.ndarray) or value in _METHODS
-        require(plain, f'it holds a {kind.__name__}, which no checkpoint does')
+        require_supported(plain, f'it holds a {kind.__name__}, which is not supported: save it without that')
 
 
 def _versions(mapping: Any) -> Any:
