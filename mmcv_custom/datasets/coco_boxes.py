@@ -1,0 +1,116 @@
+"""Checks the boxes of a COCO file, each by itself and all together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .coco import CocoFile
+from .report import Harm, Report
+from .sources import Source
+
+ROUNDING = 1  # pixel by which a box may stick out of its image without a word
+OUT = 0.1  # share of the image's side by which a box must stick out to look like corners
+STICKING_OUT = 1 / 3  # share of boxes that must do so
+CORNERS = 0.95  # share of boxes that must lie inside when they are read as two corners
+FEWEST = 3  # boxes from which on corners are recognised
+
+
+def check_boxes(
+    file: CocoFile,
+    source: Source,
+    report: Report,
+    chosen: NDArray[np.bool_],
+    errors: Callable[[Harm, str, NDArray[np.int64], Callable[[int], str]], None],
+) -> NDArray[np.bool_]:
+    """Checks the boxes of the chosen annotations.
+
+    Args:
+        file: N annotations.
+        source: The dataset.
+        report: Takes what is found.
+        chosen: (N,) whether the annotation's category is used.
+        errors: Adds an error for each row that it is given.
+
+    Returns:
+        (N,) whether mmdet trains on the annotation.
+    """
+    boxes = file.boxes
+    finite = np.isfinite(boxes).all(1)
+    errors(
+        Harm.LOST,
+        'box not finite',
+        np.flatnonzero(~finite & chosen),
+        lambda row: f'bbox is {_numbers(boxes[row])}, and such an object is left out without a word',
+    )
+    areas_not_finite = np.flatnonzero(~np.isfinite(file.areas) & finite & chosen)
+    errors(Harm.WRONG, 'area not finite', areas_not_finite, lambda row: f'area is {file.areas[row]}')
+    negative = finite & (boxes[:, 2:] < 0).any(1) & chosen
+    errors(
+        Harm.LOST,
+        'box of negative size',
+        np.flatnonzero(negative),
+        lambda row: f'bbox is {_numbers(boxes[row])}, expected [x, y, width, height] with a size above 0',
+    )
+    sizes = np.append(file.sizes, [[np.nan, np.nan]], 0)[file.image_rows]
+    placed = finite & ~negative & chosen & (sizes > 0).all(1)
+    with np.errstate(invalid='ignore'):
+        inside = np.minimum(boxes[:, :2] + boxes[:, 2:], sizes) - np.maximum(boxes[:, :2], 0)
+        overlaps = placed & (inside > 0).all(1)
+    large = (boxes[:, 2:] >= 1).all(1)
+    used = overlaps & large & (file.areas > 0) & ~file.ignore
+    if _check_all(file, source, report, placed, overlaps, sizes):
+        return used
+    over = (boxes[:, :2] < -ROUNDING).any(1) | (boxes[:, :2] + boxes[:, 2:] > sizes + ROUNDING).any(1)
+    report.note(source.split, 'boxes outside of their image', int(np.sum(placed & ~overlaps & large)))
+    report.note(source.split, 'boxes over the border', int(np.sum(overlaps & over)))
+    report.note(source.split, 'boxes below a pixel', int(np.sum(placed & ~large)))
+    report.note(source.split, 'objects with an area of 0', int(np.sum(overlaps & large & (file.areas <= 0))))
+    return used
+
+
+def _check_all(
+    file: CocoFile,
+    source: Source,
+    report: Report,
+    placed: NDArray[np.bool_],
+    overlaps: NDArray[np.bool_],
+    sizes: NDArray[np.float64],
+) -> bool:
+    """Whether all boxes together mean something else than pixels x, y, width, height."""
+    boxes, sizes = file.boxes[placed], sizes[placed]
+    if not len(boxes):
+        return False
+    corner, size = boxes[:, :2], boxes[:, 2:]
+    example = f'such as {_numbers(boxes[0])} in an image of {sizes[0, 0]:g}x{sizes[0, 1]:g}'
+    expected = 'expected [x, y, width, height] in pixels'
+    if boxes.min() >= 0 and (corner + size).max() <= 1 + 1e-3 and (boxes % 1).any() and sizes.min() > 1:
+        text = f'all {len(boxes)} boxes lie in the first pixel, {example}: they are divided by the size; {expected}'
+        report.error(Harm.WRONG, 'normalised boxes', source.split, f'{file.path}: {text}')
+        return True
+    out = (corner + size > sizes * (1 + OUT)).any(1)
+    as_corners = ((corner >= -ROUNDING) & (size >= corner) & (size <= sizes + ROUNDING)).all(1)
+    if len(boxes) >= FEWEST and out.mean() > STICKING_OUT and as_corners.mean() > CORNERS:
+        text = f'{out.sum()} of {len(boxes)} boxes stick out far, {example}; as two corners they lie inside'
+        report.error(Harm.WRONG, 'boxes are corners', source.split, f'{file.path}: {text}; {expected}')
+        return True
+    if not overlaps.any():
+        text = f'none of {len(boxes)} boxes lies in its image, {example}; {expected} of the image as it is stored'
+        report.error(Harm.LOST, 'boxes outside', source.split, f'{file.path}: {text}')
+        return True
+    usable = overlaps & (file.boxes[:, 2:] >= 1).all(1)
+    if not usable.any():
+        text = f'all {len(boxes)} boxes are narrower than a pixel, {example}; {expected}'
+        report.error(Harm.LOST, 'boxes too small', source.split, f'{file.path}: {text}')
+        return True
+    if (file.areas[usable] <= 0).all():
+        text = f'the area of all {usable.sum()} objects is 0 or less, and mmdet leaves such out; expected square pixels'
+        report.error(Harm.LOST, 'no area', source.split, f'{file.path}: {text}')
+        return True
+    return False
+
+
+def _numbers(box: NDArray[np.float64]) -> str:
+    return '[' + ', '.join(f'{number:g}' for number in box) + ']'

@@ -1,0 +1,170 @@
+"""How dataset classes read a COCO file, and what its categories mean to them."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .coco import CocoFile
+from .report import Harm, Report
+from .sources import Source
+
+
+@dataclass(frozen=True)
+class CocoRules:
+    """How a dataset class reads a COCO file. The defaults are those of mmdet's CocoDataset.
+
+    Attributes:
+        file_name: The image file below the image folder, from an entry of ``images``. May raise ``KeyError``.
+        by_name: Whether it selects the categories by name; else all are used and ``classes`` only names them.
+        sorted_ids: Whether labels follow the ids of the categories; else their order in the file.
+    """
+
+    file_name: Callable[[Mapping[str, Any]], str] = operator.itemgetter('file_name')
+    by_name: bool = True
+    sorted_ids: bool = False
+
+    def chosen(self, file: CocoFile, classes: Sequence[str] | None) -> list[dict[str, Any]]:
+        """The categories that get the labels 0, 1, 2, ..."""
+        categories = [category for category in file.categories if 'id' in category and 'name' in category]
+        if self.sorted_ids:
+            categories.sort(key=operator.itemgetter('id'))
+        if self.by_name and classes is not None:
+            categories = [category for category in categories if category['name'] in classes]
+        return categories
+
+
+DEFAULT_RULES = CocoRules()
+
+
+def evaluates_file(source: Source) -> bool:
+    """Whether a COCO metric reads the truth from an annotation file; others take it from the dataset."""
+    return any(
+        str(metric.get('type')).endswith('CocoMetric') and metric.get('ann_file') and not metric.get('format_only')
+        for metric in source.evaluators
+    )
+
+
+def check_categories(
+    file: CocoFile, source: Source, report: Report, classes: Sequence[str] | None, rules: CocoRules = DEFAULT_RULES
+) -> None:
+    """Compares the categories of a file with ``metainfo.classes``, in names and order."""
+
+    def error(harm: Harm, kind: str, text: str) -> None:
+        report.error(harm, kind, source.split, f'{file.path}: {text}')
+
+    for i, category in enumerate(file.categories):
+        if not isinstance(category.get('name'), str) or not isinstance(category.get('id'), int | str):
+            error(Harm.FAILS, 'category', f'categories[{i}] is {category!r:.80}, expected an id and a name')
+            return
+    for key in ('id', 'name'):
+        for value, count in Counter(category[key] for category in file.categories).items():
+            if count > 1:
+                error(Harm.WRONG, f'category {key}', f'{count} categories have the {key} {value!r}; keep one of them')
+    if isinstance(classes, str):
+        text = f'{source.key}.metainfo.classes is the string {classes!r}, expected a tuple: ({classes!r},)'
+        report.error(Harm.WRONG, 'classes', source.split, text)
+        return
+    if classes is None or not file.categories:
+        return
+    for name, count in Counter(classes).items():
+        if count > 1:
+            error(Harm.WRONG, 'classes', f'{source.key}.metainfo.classes has {name!r} {count} times; keep one')
+    names = [category['name'] for category in rules.chosen(file, classes)]
+    if rules.by_name:
+        _compare_chosen(file, source, report, classes, names, error)
+    elif sorted(names) == sorted(classes) and list(names) != list(classes):
+        error(Harm.WRONG, 'order of classes', _order(names, classes))
+    elif len(names) != len(classes):
+        text = f'{source.cfg.get("type")} uses all {len(names)} categories of the file, '
+        error(Harm.WRONG, 'classes', text + f'and {source.key}.metainfo.classes has {len(classes)} names')
+    else:
+        differing = sum(name != other for name, other in zip(names, classes, strict=True))
+        if differing == len(names):
+            error(Harm.WRONG, 'no class matches', f'its categories are {_list(names)}, the classes {_list(classes)}')
+        report.note(source.split, 'classes spelled otherwise than in the file', differing)
+
+
+def _compare_chosen(
+    file: CocoFile,
+    source: Source,
+    report: Report,
+    classes: Sequence[str],
+    names: Sequence[str],
+    error: Callable[[Harm, str, str], None],
+) -> None:
+    known = [category['name'] for category in file.categories]
+    missing = [name for name in classes if name not in known]
+    if not names:
+        text = f'no class of {source.key}.metainfo.classes ({_list(classes)}) is a category of the file'
+        way_out = f'write metainfo=dict(classes=({_list(known, 20)},)), and num_classes={len(known)} in the heads'
+        error(Harm.FAILS, 'no class matches', f'{text}, which has {_list(known)}; {way_out}')
+        return
+    expected = [name for name in classes if name in names]
+    if list(names) != list(dict.fromkeys(expected)) and len(set(names)) == len(names):
+        error(Harm.WRONG, 'order of classes', _order(names, expected))
+    last = max(i for i, name in enumerate(classes) if name in names)
+    for i, name in enumerate(classes):
+        if name not in missing:
+            continue
+        similar = _similar(name, known)
+        text = f'class {name!r} of {source.key}.metainfo.classes is no category of the file'
+        text += f' (did you mean {similar!r}?)' if similar else ''
+        if i < last:
+            error(Harm.WRONG, 'class not in the file', f'{text}; all classes behind it get the label of the one before')
+        elif evaluates_file(source):
+            error(Harm.FAILS, 'class not in the file', f'{text}; the metric fails when it is predicted')
+        elif similar:
+            error(Harm.LOST, 'class not in the file', f'{text}; its objects are left out')
+        else:
+            report.note(source.split, 'classes without a category')
+    report.note(source.split, 'categories that are not chosen', len(set(known) - set(classes)))
+
+
+def _order(names: Sequence[str], classes: Sequence[str]) -> str:
+    i = next(i for i, (name, other) in enumerate(zip(names, classes, strict=False)) if name != other)
+    return (
+        f'labels follow the order of the categories in the file: label {i} is {names[i]!r}, and metainfo.classes calls '
+        f'it {classes[i]!r}; write metainfo=dict(classes=({_list(names, 20)},)), the same for all splits, or use --fix'
+    )
+
+
+def compare_categories(
+    train: CocoFile,
+    other: CocoFile,
+    classes: Sequence[str] | None,
+    report: Report,
+    split: str = 'val',
+    rules: CocoRules = DEFAULT_RULES,
+) -> None:
+    """Compares the labels of two files: the same label must mean the same category in both. Ids may differ."""
+    names, others = ([category['name'] for category in rules.chosen(file, classes)] for file in (train, other))
+    for label, (name, other_name) in enumerate(zip(names, others, strict=False)):
+        if name != other_name:
+            text = f'label {label} is {name!r} in {train.path} and {other_name!r} in {other.path}; '
+            text += 'list the same categories in the same order in both, or use --fix'
+            report.error(Harm.WRONG, 'labels differ', split, text)
+            return
+    if len(names) != len(others):
+        text = f'{train.path} has {len(names)} of the classes and {other.path} has {len(others)}; list all in both'
+        report.error(Harm.FAILS, 'labels differ', split, text)
+
+
+def _similar(name: str, known: Sequence[str]) -> str | None:
+    """A name that is probably meant, first one that differs in case, spaces or signs only."""
+    for other in known:
+        if _letters(other) == _letters(name):
+            return other
+    return next(iter(difflib.get_close_matches(name, known, 1, 0.8)), None)
+
+
+def _letters(name: str) -> str:
+    return ''.join(char for char in name.casefold() if char.isalnum()) or name
+
+
+def _list(names: Sequence[Hashable], limit: int = 5) -> str:
+    return ', '.join(map(repr, names[:limit])) + (', ...' if len(names) > limit else '')
