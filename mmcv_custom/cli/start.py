@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from .messages import table
 MOST = 20  # classes of which the screen shows every count
 SAMPLE = 20_000  # images of which the objects are counted
 FEW = 5  # of more classes it shows so many of the most and least frequent, and of those without objects
+WIDTH = 100  # characters of a line
 LOADED = 'loaded '  # how log_report begins
 
 
@@ -68,7 +70,8 @@ class StartScreenHook(Hook):
             ('weights', self._weights(runner)),
             ('results', f'{runner.work_dir}; config and environment are in {_log_file(runner)}'),
         ]
-        runner.logger.info(f'{what} of {runner.cfg.filename or "a model"}\n{table(rows)}')
+        lines = [line for name, text in rows for line in _wrapped(name, text)]
+        runner.logger.info(f'{what} of {runner.cfg.filename or "a model"}\n{table(lines)}')
 
     def _weights(self, runner: Runner) -> str:
         """Where the weights come from, with the share of the model that each file fills."""
@@ -126,10 +129,10 @@ def describe_data(dataset: Any) -> str:
     ignored = counts.pop(None, 0)
     objects = [(str(name), counts[label]) for label, name in enumerate(classes)]
     if step > 1:
-        text += f', about {_rounded(step * counts.total()):,} objects; in every {step}th image'
+        text += f', about {_rounded(step * counts.total()):,} objects, in every {step}th image'
     else:
         text += f', {counts.total():,} objects' + (f' and {ignored:,} ignored' if ignored else '')
-    return f'{text}: {_frequencies(objects)}'
+    return f'{text} ({_frequencies(objects)})'
 
 
 def count_objects(datasets: Sequence[Any], step: int = 1) -> Counter[int | None] | None:
@@ -192,7 +195,7 @@ def _device(runner: Runner, training: bool) -> str:
             precision = str(torch.get_autocast_dtype(device.type)) if mixed else 'float32'
     else:
         precision = 'float16' if runner.test_loop.fp16 else 'float32'
-    return f'{name}, {processes} process{"es" if processes > 1 else ""}, {precision.removeprefix("torch.")}'
+    return f'{name}, {_plural(processes, "process")}, {precision.removeprefix("torch.")}'
 
 
 def _optimization(runner: Runner) -> list[tuple[str, str]]:
@@ -200,7 +203,8 @@ def _optimization(runner: Runner) -> list[tuple[str, str]]:
     loader = runner.train_dataloader
     images = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
     processes, steps = get_world_size(), runner.cfg.optim_wrapper.get('accumulative_counts', 1)
-    batch = f'{images * processes * steps} images = {images} per process x {processes} x {steps} accumulated'
+    batch = f'{images * processes * steps} images ({images} per process x {_plural(processes, "process")}'
+    batch += f' x {_plural(steps, "accumulated step")})'
     optimizer = runner.optim_wrapper.optimizer
     rates = sorted({group.get('initial_lr', group['lr']) for group in optimizer.param_groups})  # without warm-up
     spread = (
@@ -225,6 +229,15 @@ def _log_file(runner: Runner) -> str:
 
 def _trained(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
     return [parameter for parameter in parameters if parameter.requires_grad]
+
+
+def _wrapped(name: str, text: str) -> list[tuple[str, str]]:
+    """The lines of one entry of the screen; only the first has its name."""
+    return [(name if not number else '', line) for number, line in enumerate(wrap(text, WIDTH) or [''])]
+
+
+def _plural(count: int, noun: str) -> str:
+    return f'{count} {noun}' + ('' if count == 1 else 'es' if noun.endswith('s') else 's')
 
 
 def _in_millions(count: int) -> str:

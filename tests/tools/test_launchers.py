@@ -77,6 +77,8 @@ def config_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         monkeypatch.setattr('sys.argv', ['train.py', *map(str, arguments), '--work-dir', str(tmp_path)])
         monkeypatch.setattr(train, 'check_paths', lambda *_: None)
         monkeypatch.setattr(train, 'check_initial_weights', lambda *_: None)
+        monkeypatch.setattr(train, 'check_data', lambda *_: None)
+        monkeypatch.setattr(train, 'add_terminal_hooks', lambda _: None)
         monkeypatch.setattr(
             train, 'build_runner', lambda cfg: configs.append(cfg) or SimpleNamespace(train=lambda: None)
         )
