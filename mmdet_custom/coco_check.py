@@ -12,18 +12,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
 
 from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm
 from mmcv_custom.datasets.coco import CocoFile
 from mmcv_custom.datasets.coco_structure import CocoRules, check_structure
 from mmcv_custom.datasets.images import MASKS, Header, read_header, sample
 
+from .coco_objects import match, median_iou, some, truth_of
 from .data_check import DetectionCheck, in_words
-from .oracle import Truth, Verdict, can_judge, judge
+from .oracle import Truth, Verdict, can_judge, judge, to_rle
 
 # Reasons why a dataset does not use an object.
-NOT_FINITE = 'a box that is not finite'
-WRONG_SIZE = 'a box outside of the size in the file, but inside of the image'
+NOT_FINITE = 'box not finite'
+WRONG_SIZE = 'box outside of the size in the file, but inside of the image'
 UNKNOWN = 'no known reason'
 FAULTS = (NOT_FINITE, WRONG_SIZE, UNKNOWN)  # the other reasons are legitimate
 
@@ -58,7 +60,7 @@ class CocoCheck(DetectionCheck):
         names = [str(category.get('name')) for category in self.file.categories]
         return (
             f'no image of {self.file.path} is left by filter_cfg={self.source.cfg.get("filter_cfg")}; its categories '
-            f'are {_some(names)} and metainfo.classes {_some(self.classes)}'
+            f'are {some(names)} and metainfo.classes {some(self.classes)}'
         )
 
     def compare(self, dataset: Any, infos: Sequence[Mapping[str, Any]]) -> None:
@@ -73,7 +75,7 @@ class CocoCheck(DetectionCheck):
         reasons = self._reasons(file, dataset, infos)
         lost = Counter(reasons[~used].tolist())
         if len(used) and not used.any():
-            causes = ', '.join(f'{count} for {reason}' for reason, count in lost.most_common())
+            causes = ', '.join(f'{count} {reason}' for reason, count in lost.most_common())
             self._lost(
                 'no object is used', f'{file.path}: none of its {len(used)} objects is used: {causes}', len(used)
             )
@@ -83,12 +85,12 @@ class CocoCheck(DetectionCheck):
                 row = np.flatnonzero(~used & (reasons == reason))[0]
                 self._lost(
                     'objects not used',
-                    f'{file.path}: {count} of {len(used)} objects are not used for {reason}, such as annotation '
+                    f'{file.path}: {count} of {len(used)} objects are not used: {reason}, such as annotation '
                     f'{file.ids[row]} with bbox {file.boxes[row].tolist()}',
                     count,
                 )
             else:
-                self.report.note(self.source.split, f'objects not used for {reason}', count)
+                self.report.note(self.source.split, f'objects not used: {reason}', count)
 
     def _compare_names(self, file: CocoFile, labels: NDArray[np.int64]) -> None:
         """Reports categories that are trained under the name of another one."""
@@ -121,15 +123,15 @@ class CocoCheck(DetectionCheck):
             narrow = (width < 1) | (height < 1)
         reasons = np.full(len(file), UNKNOWN, object)
         # The last one that is written is the first reason.
-        reasons[~np.isin(file.image_ids, list(loaded))] = 'an image that is left out'
-        reasons[file.areas <= 0] = 'an area that is not positive'
-        reasons[narrow] = 'a box under a pixel'
-        reasons[outside] = 'a box outside of the image'
+        reasons[~np.isin(file.image_ids, list(loaded))] = 'image left out'
+        reasons[file.areas <= 0] = 'area not positive'
+        reasons[narrow] = 'box under a pixel'
+        reasons[outside] = 'box outside of the image'
         reasons[self._inside_of_image(file, np.flatnonzero(outside))] = WRONG_SIZE
         reasons[~np.isfinite(file.boxes).all(1)] = NOT_FINITE
         reasons[file.crowd] = 'crowd'
-        reasons[file.ignore] = 'their flag "ignore"'
-        reasons[~np.isin(file.category_ids, list(selected))] = 'a class that is not selected'
+        reasons[file.ignore] = 'flag "ignore"'
+        reasons[~np.isin(file.category_ids, list(selected))] = 'class not selected'
         return reasons
 
     def _inside_of_image(self, file: CocoFile, rows: NDArray[np.int64]) -> list[int]:
@@ -149,6 +151,34 @@ class CocoCheck(DetectionCheck):
             if header and 0 <= x < header.upright[0] and 0 <= y < header.upright[1]:
                 inside.append(row)
         return inside
+
+    def load(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Loads images, and compares the boxes of their objects with their masks."""
+        super().load(infos)
+        if not self.report.kinds(
+            self.source.split
+        ):  # else the masks may be damaged, which pycocotools does not survive
+            self._compare_boxes_with_masks(truth_of(self.file, [info['img_id'] for info in infos], self.shapes))
+
+    def _compare_boxes_with_masks(self, truth: Truth) -> None:
+        """Reports a file of which the boxes are two corners instead of corner and size."""
+        with_masks = [annotation for annotation in truth.annotations if annotation.get('segmentation')]
+        if not with_masks:
+            return
+        of_masks = np.array([mask_utils.toBbox(to_rle(a, truth.shapes[a['image_id']])) for a in with_masks])
+        boxes = np.array([annotation['bbox'] for annotation in with_masks], np.float64)
+        corners = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+        as_sizes, as_corners = (median_iou(of_masks, read) for read in (boxes, corners))
+        if as_sizes < 0.8 < as_corners:
+            self._wrong(
+                f'{self.file.path}: bbox fits the masks if it is read as [x1, y1, x2, y2], median IoU {as_corners:.2f},'
+                f' not as [x, y, width, height], {as_sizes:.2f}, which COCO files hold: write the latter',
+                kind='boxes are corners',
+            )
+        elif as_sizes < 0.5:
+            self.report.note(
+                self.source.split, f'boxes that do not fit their masks, median IoU {as_sizes:.2f}', len(boxes)
+            )
 
     def labels(self) -> dict[str, int]:
         """The label of each category by its name, as the built dataset gives it."""
@@ -177,7 +207,7 @@ class CocoCheck(DetectionCheck):
         predicted = self._truth(self.file)
         ids = [image['id'] for image in predicted.images]
         judged_by = CocoFile.read(str(metric.get('ann_file') or self.file.path))
-        truth = predicted if judged_by is self.file else _truth(judged_by, ids, self.shapes)
+        truth = predicted if judged_by is self.file else truth_of(judged_by, ids, self.shapes)
         if not ids or len(truth.images) < len(ids):
             self.report.error(
                 Harm.FAILS,
@@ -210,7 +240,7 @@ class CocoCheck(DetectionCheck):
         ]
         self._wrong(
             f'{self.file.path}: its own objects as predictions reach {scores} in {metric["type"]}, expected 1.0, so no '
-            f'model can do better; classes that lose: {_some(classes)}; images: {_some(images)}; compare their ids, '
+            f'model can do better; classes that lose: {some(classes)}; images: {some(images)}; compare their ids, '
             f'categories, sizes and masks with {metric.get("ann_file")}',
             kind='truth is not reached',
         )
@@ -220,53 +250,10 @@ class CocoCheck(DetectionCheck):
         with_objects = {file.image_ids[row] for row in np.flatnonzero(~file.crowd)}
         ids = [image['id'] for image in file.images if image['id'] in with_objects]
         ids = [image_id for image_id in ids if image_id in self.shapes] or ids
-        return _truth(file, sample(ids, MASKS), self.shapes)
+        return truth_of(file, sample(ids, MASKS), self.shapes)
 
     def _wrong(self, text: str, kind: str = 'names of classes') -> None:
         self.report.error(Harm.WRONG, kind, self.source.split, text)
-
-
-def match(file: CocoFile, infos: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.int64], int]:
-    """Finds the objects of a file in a dataset: both have them in the same order, by image.
-
-    Args:
-        file: N objects.
-        infos: The dataset's list of images.
-
-    Returns:
-        (N,) the label of each object that is used, -1 for the others; and the number of the dataset's objects that are
-        not in the file.
-    """
-    labels, unknown = np.full(len(file), -1, np.int64), 0
-    order = np.argsort(file.image_rows, kind='stable')
-    starts = np.searchsorted(file.image_rows[order], np.arange(len(file.images) + 1))
-    rows = {image.get('id'): (starts[i], starts[i + 1]) for i, image in enumerate(file.images)}
-    corners = file.boxes.copy()
-    corners[:, 2:] += corners[:, :2]
-    corners = corners[order].tolist()
-    for info in infos:
-        place, end = rows.get(info['img_id'], (0, 0))
-        for instance in info['instances']:
-            box = list(instance['bbox'])
-            found = next((i for i in range(place, end) if corners[i] == box), None)
-            if found is None:
-                unknown += 1
-                continue
-            place = found + 1
-            if not instance['ignore_flag']:
-                labels[order[found]] = instance['bbox_label']
-    return labels, unknown
-
-
-def _truth(file: CocoFile, ids: Sequence[Any], shapes: Mapping[Any, tuple[int, int]]) -> Truth:
-    wanted = set(ids)
-    images = [image for image in file.images if image['id'] in wanted]
-    in_file = {image['id']: (image['height'], image['width']) for image in images}
-    return Truth(images, file.annotations_of(wanted), file.categories, {**in_file, **shapes})
-
-
-def _some(names: Sequence[str], count: int = 5) -> str:
-    return ', '.join(map(str, names[:count])) + (f' and {len(names) - count} more' if len(names) > count else '')
 
 
 @DATA_CHECKS.register_module(name='LVISV05Dataset')

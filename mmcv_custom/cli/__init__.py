@@ -7,6 +7,7 @@ from .arguments import (
     check_output_file,
     existing_file,
     make_folder,
+    new_folder,
     new_parser,
 )
 from .configs import (
@@ -22,6 +23,7 @@ from .configs import (
 )
 from .data import check_data
 from .messages import did_you_mean, fail, in_words, table, user_errors_in_one_line
+from .pictures import draw_samples
 from .running import build_runner, mistakes_in_one_line
 
 __all__ = [
@@ -38,12 +40,14 @@ __all__ = [
     'check_outputs',
     'user_errors_in_one_line',
     'did_you_mean',
+    'draw_samples',
     'existing_file',
     'fail',
     'in_words',
     'load_config',
     'make_folder',
     'mistakes_in_one_line',
+    'new_folder',
     'new_parser',
     'newest_checkpoint',
     'read_config',

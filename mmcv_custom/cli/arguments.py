@@ -111,6 +111,13 @@ def make_folder(path: str, what: str) -> None:
         fail(f'{what} {path}: cannot write there: {problem.strerror}; name another folder')
 
 
+def new_folder(path: str, what: str) -> None:
+    """Makes a folder for new files. Ends the program if it holds files already, with ``what`` in the error text."""
+    if os.path.isdir(path) and os.listdir(path):
+        fail(f'{what} {path}: the folder is not empty, and nothing is written over; name a new one')
+    make_folder(path, what)
+
+
 def check_output_file(path: str, what: str) -> None:
     """Makes the folder of a file to be written later. Ends the program if the file cannot be opened."""
     make_folder(os.path.dirname(path) or '.', f'folder of {what}')

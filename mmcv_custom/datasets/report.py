@@ -32,8 +32,9 @@ class Report:
         self.contents: dict[str, Counter[str]] = defaultdict(Counter)
         self.notes: dict[str, Counter[str]] = defaultdict(Counter)
         self.unchecked: list[str] = []
+        self._places: Counter[tuple[Harm, str, str]] = Counter()
         self._lines: dict[tuple[Harm, str, str], list[str]] = defaultdict(list)
-        self._counts: Counter[tuple[Harm, str, str]] = Counter()
+        self._hidden: Counter[tuple[Harm, str, str]] = Counter()  # lines beyond the limit
 
     def error(self, harm: Harm, kind: str, split: str, text: str, count: int = 1) -> None:
         """Adds an error.
@@ -43,12 +44,14 @@ class Report:
             kind: Kind of error in two or three words, such as ``'box not finite'``.
             split: ``'train'``, ``'val'`` or ``'test'``.
             text: One line that names the file, the id, the value, what was expected and the way out.
-            count: Number of places that the line stands for.
+            count: Number of objects or files that the line stands for.
         """
         key = harm, kind, split
-        self._counts[key] += count
+        self._places[key] += count
         if len(self._lines[key]) < LIMIT:
             self._lines[key].append(' '.join(text.split()))
+        else:
+            self._hidden[key] += 1
 
     def note(self, split: str, description: str, count: int = 1) -> None:
         """Counts something that data of the field legitimately hold, such as ``'crowd objects'``."""
@@ -63,26 +66,27 @@ class Report:
     @property
     def failed(self) -> bool:
         """Whether there is an error."""
-        return bool(self._counts)
+        return bool(self._lines)
 
     def kinds(self, split: str | None = None) -> set[str]:
         """The kinds of the errors, in one split or in all."""
-        return {kind for _, kind, of in self._counts if split in (None, of)}
+        return {kind for _, kind, of in self._lines if split in (None, of)}
 
     def error_lines(self) -> Iterator[str]:
         """The errors, the most harmful first, at most ten of a kind and split."""
         for key in sorted(self._lines, key=lambda key: key[0]):
             _, kind, split = key
-            lines = self._lines[key]
-            yield from (f'{split}: {kind}: {line}' for line in lines)
-            if (more := self._counts[key] - len(lines)) > 0:
-                yield f'{split}: {kind}: {more} more like this'
+            yield from (f'{split}: {kind}: {line}' for line in self._lines[key])
+            if more := self._hidden[key]:
+                yield f'{split}: {kind}: {more:,} more like this'
 
     def summary(self) -> str:
         """Contents, notes and what was not checked, in one line."""
-        parts = [f'{split}: {_counts(counts)}' for split, counts in self.contents.items()]
+        parts = []
+        for split, counts in self.contents.items():
+            parts.append(f'{split}: ' + ', '.join(f'{count:,} {name}' for name, count in counts.items()))
         for split, notes in self.notes.items():
-            parts.append(f'notes on {split}: {_counts(notes)}')
+            parts.append(f'notes on {split}: ' + ', '.join(f'{name} ({count:,})' for name, count in notes.items()))
         if self.unchecked:
             parts.append(f'not checked: {", ".join(self.unchecked)}')
         return '; '.join(parts)
@@ -95,7 +99,7 @@ class Report:
                     'harm': harm.name,
                     'kind': kind,
                     'split': split,
-                    'count': self._counts[harm, kind, split],
+                    'count': self._places[harm, kind, split],
                     'lines': lines,
                 }
                 for (harm, kind, split), lines in sorted(self._lines.items(), key=lambda item: item[0][0])
@@ -104,7 +108,3 @@ class Report:
             'notes': {split: dict(counts) for split, counts in self.notes.items()},
             'unchecked': self.unchecked,
         }
-
-
-def _counts(counts: Counter[str]) -> str:
-    return ', '.join(f'{count:,} {name}' for name, count in counts.items())

@@ -1,0 +1,57 @@
+"""Check the data that a config trains on and evaluates; exit code 1 if there are errors.
+
+python tools/check_data.py configs/my.py
+python tools/check_data.py configs/my.py --show samples --fix data/repaired
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from mmcv_custom.cli import (
+    Parser,
+    add_config_arguments,
+    check_kinds,
+    draw_samples,
+    fail,
+    mistakes_in_one_line,
+    new_folder,
+    read_config,
+)
+from mmcv_custom.datasets import check_datasets
+
+SPLITS = ('train', 'val', 'test')
+
+
+def main() -> None:
+    parser = Parser(description='Check the data that a config trains on and evaluates.')
+    add_config_arguments(parser)
+    parser.add_argument('--full', action='store_true', help='look at every image and mask, not at a sample')
+    parser.add_argument('--fix', metavar='DIR', help='new folder for repaired annotations; the originals stay')
+    parser.add_argument('--show', metavar='DIR', help='new folder for pictures of samples as training gets them')
+    parser.add_argument('--json', action='store_true', help='print the report as JSON')
+    args = parser.parse_args()
+    cfg = read_config(args.config, args.cfg_options, args.debug)
+    check_kinds(cfg)
+    splits = [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
+    if not splits:
+        fail(f'{args.config} has no train_dataloader, val_dataloader or test_dataloader')
+    for folder, option in ((args.fix, '--fix'), (args.show, '--show')):
+        if folder is not None:
+            new_folder(folder, option)
+    report = check_datasets(cfg, splits, args.full)
+    if args.show:
+        with mistakes_in_one_line(cfg, args.debug):
+            draw_samples(cfg, args.show, splits[0])
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        for line in report.error_lines():
+            print(f'error: {line}', file=sys.stderr)
+        print(f'data check {"failed" if report.failed else "passed"}: {report.summary()}')
+    sys.exit(int(report.failed))
+
+
+if __name__ == '__main__':
+    main()
