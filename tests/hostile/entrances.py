@@ -17,60 +17,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModel
-from torch import Tensor, nn
 
-from mmcv_custom import InternImage, PortableRunner
+from mmcv_custom import InternImage
 from mmcv_custom.checkpoint import CheckpointError, load_safely
-from tests.hostile.corpus import CANARY
+from tests.hostile.assembler import CANARY
+from tests.mmcv.tiny_training import runner
 from tests.support import CONFIGS
 
 MEMORY = 3 * 2**29  # bytes above what the program takes by itself
 
 
-class Line(BaseModel):
-    """The smallest model that a runner trains."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 1)
-
-    def forward(self, *inputs: Tensor, mode: str) -> Any:
-        outputs = self.linear(torch.stack(inputs))
-        return dict(loss=outputs.square().mean()) if mode == 'loss' else list(outputs)
-
-
-def make_runner(work_dir: Path, **options: Any) -> PortableRunner:
-    return PortableRunner(
-        Line(),
-        str(work_dir),
-        train_dataloader=dict(dataset=list(torch.rand(4, 3)), batch_size=2, sampler=dict(type='DefaultSampler')),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
-        param_scheduler=[dict(type='PolyLR', begin=0, end=1)],
-        log_level='ERROR',
-        **options,
-    )
-
-
 def load_from() -> Callable[[str], Any]:
-    runner = make_runner(Path('load_from'))
-    return runner.load_checkpoint
+    return runner(Path('load_from'), 1).load_checkpoint
 
 
 def resume() -> Callable[[str], Any]:
-    return make_runner(Path('resume')).resume
+    return runner(Path('resume'), 1).resume
 
 
 def test() -> Callable[[str], Any]:
-    runner = make_runner(Path('test'), custom_hooks=[dict(type='CompleteCheckpointHook')])
+    tester = runner(Path('test'), 1, custom_hooks=[dict(type='CompleteCheckpointHook')])
 
     def enter(file: str) -> None:
-        runner._load_from, runner._has_loaded = file, False
-        runner.load_or_resume()
+        tester._load_from, tester._has_loaded = file, False
+        tester.load_or_resume()
 
     return enter
 

@@ -13,7 +13,9 @@ import torch
 
 from mmcv_custom.checkpoint import UNSAFE_LOAD_VARIABLE
 from tests.hostile import corpus
-from tests.hostile.entrances import ENTRANCES, make_runner
+from tests.hostile.assembler import CANARY, CODE
+from tests.hostile.entrances import ENTRANCES
+from tests.mmcv.tiny_training import runner
 from tests.support import ROOT
 
 SLOW = ('DetInferencer', 'init_detector')  # they build a detector for each file
@@ -62,10 +64,10 @@ def misformed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def armed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A genuine checkpoint, but for configs that create a file when they are run."""
     folder = tmp_path_factory.mktemp('armed')
-    make_runner(folder, experiment_name='armed').train()
-    content = torch.load(folder / 'epoch_1.pth', weights_only=False)
-    content['meta'].update(config=corpus.CODE, cfg=corpus.CODE)
-    content['message_hub']['runtime_info'].update(cfg=corpus.CODE)
+    runner(folder, 1).train()
+    content = torch.load(folder / 'iter_1.pth', weights_only=False)
+    content['meta'].update(config=CODE, cfg=CODE)
+    content['message_hub']['runtime_info'].update(cfg=CODE)
     torch.save(content, folder / 'armed.pth')
     return folder / 'armed.pth'
 
@@ -88,7 +90,7 @@ def test_the_corpus_is_large_and_loaded(refused: list[Path], tmp_path: Path, mon
     for name in ('call builtins.exec', 'legacy posix.system', 'row hostile content'):
         (file,) = (file for file in refused if file.stem == name)
         torch.load(file, weights_only=False)
-        Path(corpus.CANARY).unlink()
+        Path(CANARY).unlink()
 
 
 @pytest.mark.parametrize('entrance', READERS)

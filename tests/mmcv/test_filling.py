@@ -12,7 +12,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmcv_custom import InternImage, PortableRunner
-from mmcv_custom.checkpoint import CheckpointError, backbone, convert_state_dict, filling
+from mmcv_custom.checkpoint import CheckpointError, convert_state_dict, filling
 from tests.mmcv.test_conversion import official_state, our_model
 
 State = dict[str, Tensor]
@@ -42,14 +42,6 @@ def weights(seed: int = 1, classes: int = 10) -> State:
 
 def bare(state: State) -> State:
     return {name.removeprefix('backbone.'): state[name] for name in state if name.startswith('backbone.')}
-
-
-@pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    lines: list[str] = []
-    for module in (filling, backbone):
-        monkeypatch.setattr(module, 'print_log', lambda text, *_: lines.append(text))
-    return lines
 
 
 @pytest.fixture
