@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as mask_utils
 
 from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm
 from mmcv_custom.datasets.coco import CocoFile
 from mmcv_custom.datasets.coco_structure import CocoRules, check_structure
 from mmcv_custom.datasets.images import MASKS, Header, read_header, sample
 
-from .coco_objects import match, median_iou, some, truth_of
+from .coco_objects import mask_box, match, median_iou, some, truth_of
 from .data_check import DetectionCheck, in_words
-from .oracle import Truth, Verdict, can_judge, judge, to_rle
+from .oracle import Truth, Verdict, can_judge, judge
 
 # Reasons why a dataset does not use an object.
 NOT_FINITE = 'box not finite'
@@ -100,17 +99,18 @@ class CocoCheck(DetectionCheck):
                 f'class; write ({self.classes!r},) with a comma'
             )
             return
-        known = set(self.classes)
+        known, wrong = set(self.classes), []
         for row, category in enumerate(file.categories):
-            given = np.unique(labels[(file.category_rows == row) & (labels >= 0)])
             name = category.get('name')
-            for label in given.tolist():
+            for label in np.unique(labels[(file.category_rows == row) & (labels >= 0)]).tolist():
                 shown = self.classes[label] if label < len(self.classes) else None
                 if shown is None or (shown != name and name in known):
-                    self._wrong(
-                        f'{file.path}: the objects of category {name!r} get label {label}, which metainfo.classes of '
-                        f'{self.source.key} calls {shown!r}: write the classes in the order of the categories'
-                    )
+                    wrong.append(f'{name!r} gets label {label}, which they call {shown!r}')
+        if wrong:
+            self._wrong(
+                f'{file.path}: {len(wrong)} categories have other names in metainfo.classes of {self.source.key}: '
+                f'{wrong[0]}; write the classes in the order of the categories'
+            )
 
     def _reasons(self, file: CocoFile, dataset: Any, infos: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
         """(N,) why each object of the file may be left out; the first reason of several."""
@@ -155,18 +155,15 @@ class CocoCheck(DetectionCheck):
     def load(self, infos: Sequence[Mapping[str, Any]]) -> None:
         """Loads images, and compares the boxes of their objects with their masks."""
         super().load(infos)
-        if not self.report.kinds(
-            self.source.split
-        ):  # else the masks may be damaged, which pycocotools does not survive
+        if not self.report.kinds(self.source.split):  # else they may be damaged
             self._compare_boxes_with_masks(truth_of(self.file, [info['img_id'] for info in infos], self.shapes))
 
     def _compare_boxes_with_masks(self, truth: Truth) -> None:
         """Reports a file of which the boxes are two corners instead of corner and size."""
-        with_masks = [annotation for annotation in truth.annotations if annotation.get('segmentation')]
-        if not with_masks:
+        found = [(box, annotation['bbox']) for annotation in truth.annotations if (box := mask_box(annotation))]
+        if not found:
             return
-        of_masks = np.array([mask_utils.toBbox(to_rle(a, truth.shapes[a['image_id']])) for a in with_masks])
-        boxes = np.array([annotation['bbox'] for annotation in with_masks], np.float64)
+        of_masks, boxes = np.array(found, np.float64).transpose(1, 0, 2)
         corners = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
         as_sizes, as_corners = (median_iou(of_masks, read) for read in (boxes, corners))
         if as_sizes < 0.8 < as_corners:

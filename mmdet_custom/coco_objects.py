@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
 
 from mmcv_custom.datasets.coco import CocoFile
 
-from .oracle import Truth
+from .oracle import Truth, to_rle
 
 
 def match(file: CocoFile, infos: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.int64], int]:
@@ -57,6 +58,17 @@ def truth_of(file: CocoFile, ids: Sequence[Any], shapes: Mapping[Any, tuple[int,
     images = [image for image in file.images if image['id'] in wanted]
     in_file = {image['id']: (image['height'], image['width']) for image in images}
     return Truth(images, file.annotations_of(wanted), file.categories, {**in_file, **shapes})
+
+
+def mask_box(annotation: Mapping[str, Any]) -> list[float] | None:
+    """The box around the mask of an annotation as x, y, width, height; ``None`` if it has no mask."""
+    segmentation = annotation.get('segmentation')
+    if not segmentation:
+        return None
+    if isinstance(segmentation, list):
+        xy = np.concatenate([np.reshape(part, (-1, 2)) for part in segmentation if len(part) % 2 == 0])
+        return [*xy.min(0), *(xy.max(0) - xy.min(0))] if len(xy) else None
+    return mask_utils.toBbox(to_rle(annotation, segmentation['size'])).tolist()
 
 
 def median_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

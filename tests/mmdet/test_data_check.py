@@ -1,0 +1,251 @@
+"""Layers 2 and 3 of the data check for detection: they find faults by themselves, with layer 1 switched off."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from mmcv_custom.datasets import Report, check_datasets
+from tests.support import CONFIGS
+
+LATER = ('conservation', 'oracle')
+CLASSES = tuple('0123456789')
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def folder(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a copy of the digits that a test may spoil."""
+    shutil.copytree(workplace / 'data', tmp_path / 'data')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / 'data/digits'
+
+
+def change(folder: Path, split: str, edit: Callable[[Json], Any]) -> None:
+    """Edits an annotation file in place."""
+    path = folder / f'annotations/{split}.json'
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def check(options: Json | None = None, layers: tuple[str, ...] = LATER, config: str = 'mask-rcnn') -> Report:
+    cfg = Config.fromfile(CONFIGS / f'demo/{config}_digits.py')
+    cfg.merge_from_dict(options or {})
+    return check_datasets(cfg, ('train', 'val', 'test'), layers=layers)
+
+
+def use_polygons(content: Json) -> None:
+    """Masks become rectangles."""
+    for annotation in content['annotations']:
+        x, y, w, h = annotation['bbox']
+        annotation['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+def test_the_demo_passes_all_layers(folder: Path) -> None:
+    report = check(layers=('structure', *LATER))
+    assert not report.failed, list(report.error_lines())
+    assert report.contents == {'train': {'images': 8, 'objects': 54}, 'val': {'images': 3, 'objects': 20}}
+    assert not report.unchecked
+
+
+def of_all(key: str, value: Any) -> Callable[[Json], None]:
+    def edit(content: Json) -> None:
+        for annotation in content['annotations']:
+            annotation[key] = value(annotation) if callable(value) else value
+
+    return edit
+
+
+def of_first(key: str, value: Any) -> Callable[[Json], None]:
+    def edit(content: Json) -> None:
+        use_polygons(content)
+        content['annotations'][0][key] = value
+
+    return edit
+
+
+def corners(annotation: Json) -> list[float]:
+    x, y, w, h = annotation['bbox']
+    return [x, y, x + w, y + h]
+
+
+def normalised(annotation: Json) -> list[float]:
+    return [number / 64 for number in annotation['bbox']]
+
+
+FAULTS: dict[str, tuple[str, Callable[[Json], Any], str, str]] = {
+    'categories of val reversed': (
+        'val', lambda d: d['categories'].reverse(), 'names of classes', "'9' gets label 0"
+    ),
+    'categories of train reversed': (
+        'train', lambda d: d['categories'].reverse(), 'names of classes', "'9' gets label 0"
+    ),
+    'annotation id 0': (
+        'val', lambda d: d['annotations'][0].update(id=0), 'truth is not reached', 'bbox_mAP 0.889'
+    ),
+    'normalised boxes': ('train', of_all('bbox', normalised), 'no object is used', '54 box under a pixel'),
+    'corners': ('train', of_all('bbox', corners), 'boxes are corners', '[x, y, width, height]'),
+    'box not finite': (
+        'train', lambda d: d['annotations'][0].update(bbox=[math.nan, 1, 9, 9]), 'objects not used', '1 of 54'
+    ),
+    'size -1': ('train', lambda d: d['images'][0].update(width=-1, height=-1), 'objects not used', '9 of 54'),
+    'other size': ('val', lambda d: d['images'][0].update(width=640), 'image of another size', 'says'),
+    'polygon of four numbers': ('train', of_first('segmentation', [[1, 2, 3, 4]]), 'objects not used', '1 of 9'),
+    'polygon of seven numbers': ('train', of_first('segmentation', [[1.0] * 7]), 'objects not used', '1 of 9'),
+    'polygon without numbers': ('train', of_first('segmentation', [[]]), 'objects not used', '1 of 9'),
+    'no polygon': ('train', of_first('segmentation', []), 'image cannot be loaded', '00000.png'),
+    'no mask': ('val', of_first('segmentation', None), 'image cannot be loaded', '00000.png'),
+    'short part of a mask': (
+        'val', of_first('segmentation', [[1, 2], [1, 2, 9, 2, 9, 9]]), 'truth cannot be evaluated', 'val.json'
+    ),
+    'all crowd': ('train', of_all('iscrowd', 1), 'no object is used', '54 crowd'),
+    'texts as image ids': ('train', of_all('image_id', lambda a: str(a['image_id'])), 'no object is used', '54'),
+    'no iscrowd': (
+        'val', lambda d: [a.pop('iscrowd') for a in d['annotations']], 'truth cannot be evaluated', 'iscrowd'
+    ),
+    'no area': ('train', lambda d: [a.pop('area') for a in d['annotations']], 'dataset cannot be built', 'area'),
+    'no width': ('train', lambda d: d['images'][0].pop('width'), 'dataset cannot be built', 'width'),
+    'images moved': (
+        'train', lambda d: d['images'][0].update(file_name='gone.png'), 'image cannot be loaded', 'gone.png'
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', FAULTS)
+def test_faults_of_annotation_files(folder: Path, name: str) -> None:
+    split, edit, kind, words = FAULTS[name]
+    change(folder, split, edit)
+    report = check()
+    assert kind in report.kinds(split), list(report.error_lines())
+    assert any(words in line for line in report.error_lines()), list(report.error_lines())
+    assert {key[2] for key in report._lines} == {split}
+
+
+def test_a_short_part_does_no_harm_to_training(folder: Path) -> None:
+    change(folder, 'train', of_first('segmentation', [[1, 2], [1, 2, 9, 2, 9, 9]]))
+    assert not check().failed
+
+
+@pytest.mark.parametrize(
+    ('classes', 'kind', 'words'),
+    [
+        (tuple('abcdefghij'), 'no object is used', '54 class not selected'),
+        (('0', '1', 'Two', *CLASSES[3:]), 'names of classes', "'3' gets label 2, which"),
+        (CLASSES[::-1], 'names of classes', "'0' gets label 0"),
+        ('1', 'names of classes', 'with a comma'),
+        (CLASSES, None, ''),
+        (CLASSES[2:5], None, ''),  # a selection
+    ],
+)
+def test_classes(folder: Path, classes: Any, kind: str | None, words: str) -> None:
+    report = check({f'{split}_dataloader.dataset.metainfo.classes': classes for split in ('train', 'val', 'test')})
+    assert report.kinds('train') == ({kind} if kind else set())
+    assert any(words in line for line in report.error_lines()) or kind is None
+
+
+def test_other_order_in_both_the_classes_and_the_file_of_val(folder: Path) -> None:
+    change(folder, 'val', lambda d: d['categories'].reverse())
+    report = check({f'{split}_dataloader.dataset.metainfo.classes': CLASSES[::-1] for split in ('val', 'test')})
+    assert report.kinds() == {'labels of classes'}
+    assert "'0' has 9 and there 0" in next(report.error_lines())
+
+
+@pytest.mark.parametrize('orientation', [1, 6])
+def test_images_that_exif_turns(folder: Path, orientation: int) -> None:
+    """The file holds 64x96 pixels, and so says the JSON; loaded with orientation 6 they are 96x64."""
+
+    def edit(content: Json) -> None:
+        use_polygons(content)
+        content['images'][0].update(file_name='turned.jpg', width=64, height=96)
+
+    change(folder, 'val', edit)
+    image = Image.new('RGB', (64, 96))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(folder / 'images/val/turned.jpg', exif=exif)
+    assert check().kinds() == ({'image of another size'} if orientation == 6 else set())
+
+
+def test_other_images_in_the_evaluator(folder: Path) -> None:
+    def edit(content: Json) -> None:
+        for image in content['images']:
+            image['id'] += 100
+        for annotation in content['annotations']:
+            annotation['image_id'] += 100
+
+    shutil.copy(folder / 'annotations/val.json', folder / 'annotations/other.json')
+    change(folder, 'other', edit)
+    assert check({'val_evaluator.ann_file': 'data/digits/annotations/other.json'}).kinds('val') == {'other images'}
+
+
+@pytest.mark.parametrize('name', ['', '<html></html>'])
+def test_images_that_are_none(folder: Path, name: str) -> None:
+    (folder / 'images/train/00003.png').write_text(name)
+    report = check()
+    assert report.kinds('train') == {'image cannot be loaded'}
+    assert 'images/train/00003.png' in next(report.error_lines())
+
+
+def test_limits_of_the_metric_are_notes(folder: Path) -> None:
+    """Boxes without area, and more objects of a class than the metric judges."""
+
+    def edit(content: Json) -> None:
+        use_polygons(content)
+        first = content['annotations'][0]
+        content['annotations'] += [{**first, 'id': 1000 + i} for i in range(120)]
+        content['annotations'].append({**first, 'id': 2000, 'bbox': [1, 1, 0, 5]})
+
+    change(folder, 'val', edit)
+    report = check({'val_evaluator.metric': ['bbox'], 'test_evaluator.metric': ['bbox']})
+    assert not report.failed, list(report.error_lines())
+    reasons = {name: count for name, count in report.notes['val'].items() if 'metric' in name}
+    assert reasons == {
+        'boxes without area, which the metric cannot match': 1,
+        'objects beyond the 100 per class and image that the metric judges': 21,
+    }
+
+
+def test_images_of_train_and_val(folder: Path) -> None:
+    """The same file, and a copy of it under another name."""
+    shared = 'images that are in the training data too'
+    assert shared not in check().notes['val']
+    for i, name in enumerate(('00000.png', '00001.png')):
+        shutil.copy(folder / 'images/train' / name, folder / f'images/val/{i}.png')
+    change(folder, 'val', lambda d: [d['images'][i].update(file_name=f'{i}.png') for i in range(2)])
+    assert check().notes['val'][shared] == 2
+    prefix = {f'{split}_dataloader.dataset.data_prefix.img': 'images/train/' for split in ('val', 'test')}
+    same = {f'{split}_dataloader.dataset.ann_file': 'annotations/train.json' for split in ('val', 'test')}
+    evaluator = {f'{split}_evaluator.ann_file': 'data/digits/annotations/train.json' for split in ('val', 'test')}
+    assert check({**prefix, **same, **evaluator}).notes['val'][shared] == 8
+
+
+def test_wrappers_are_looked_through(folder: Path) -> None:
+    change(folder, 'train', lambda d: d['categories'].reverse())
+    cfg = Config.fromfile(CONFIGS / 'demo/mask-rcnn_digits.py')
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[inner, inner])
+    )
+    report = check_datasets(cfg, ('train',), layers=LATER)
+    assert report.kinds() == {'names of classes'}
+    assert 'train_dataloader.dataset.dataset.datasets.1' in ' '.join(report.error_lines())
+
+
+def test_random_states_stay(folder: Path) -> None:
+    import random
+
+    import numpy as np
+    import torch
+
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    check()
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
