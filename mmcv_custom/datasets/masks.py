@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -154,7 +154,33 @@ def count_pairs(first: NDArray, second: NDArray) -> Counter[tuple[int, int]]:
     return Counter({divmod(code, 256): count for code, count in count_values(codes).items()})
 
 
+def colours_to_labels(pixels: NDArray, palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+    """Translates colours.
+
+    Args:
+        pixels: (H, W, 3), red, green and blue of 8 bits.
+        palette: The colour of each label.
+
+    Returns:
+        (H, W) labels.
+
+    Raises:
+        ValueError: A pixel has a colour that is not in the palette, or two labels have the same. The text says which.
+    """
+    weights = np.array([1 << 16, 1 << 8, 1])
+    label_of = {int(np.dot(colour, weights)): label for label, colour in enumerate(palette)}
+    if len(label_of) < len(palette):
+        raise ValueError('metainfo.palette has a colour more than once')
+    codes, places = np.unique(pixels.astype(np.int64) @ weights, return_inverse=True)
+    for code in codes.tolist():
+        if code not in label_of:
+            raise ValueError(f'the colour {(code >> 16, code >> 8 & 255, code & 255)} is not in metainfo.palette')
+    return np.array([label_of[code] for code in codes.tolist()], np.uint8)[places.reshape(pixels.shape[:2])]
+
+
 def _images_in(folder: str) -> list[str]:
+    if not os.path.isdir(folder):
+        return []
     files, extensions = list_dir_or_file(folder, list_dir=False, recursive=True), Image.registered_extensions()
     return sorted(file for file in files if os.path.splitext(file)[1].lower() in extensions)
 

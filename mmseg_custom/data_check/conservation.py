@@ -102,7 +102,7 @@ class Conservation(Layer):
         return pixels
 
     def _shape_fits(self, mask: Mask, loaded: dict[str, Any]) -> bool:
-        labels, image = loaded['gt_seg_map'], loaded.get('ori_shape', loaded['gt_seg_map'].shape)
+        labels = loaded['gt_seg_map']
         if labels.ndim != 2 or labels.shape != mask.pixels.shape[:2]:
             text = (
                 f'{mask.path} is loaded in the shape {labels.shape}, expected is one number per pixel (height, width)'
@@ -110,11 +110,9 @@ class Conservation(Layer):
             self.error(Harm.FAILS, 'shape of mask', f'{text}; {FIX}')
         elif mask.pixels.ndim == 3 or mask.pixels.dtype.kind == 'f':
             self.error(Harm.WRONG, 'mask of no whole numbers', f'{mask.path}: {mask.mode}, {mask.pixels.dtype}')
-        elif labels.shape != image[:2] and self.source.split != 'train':
-            text = f'{mask.path} is loaded in the shape {labels.shape} and its image in {tuple(image[:2])}'
-            self.error(Harm.FAILS, 'size of mask', text)
         else:
-            return True
+            height, width = loaded.get('ori_shape', labels.shape)[:2]
+            return self.size_fits(mask, loaded['img_path'], (width, height))
         return False
 
     def _judge_labels(self, pixels: Pixels, values: MaskValues) -> None:

@@ -12,9 +12,10 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from mmcv_custom.datasets import Harm, Report, Source, class_of
 from mmcv_custom.datasets.images import sample
-from mmcv_custom.datasets.masks import MaskFolders
+from mmcv_custom.datasets.masks import Mask, MaskFolders
 
 LIBRARIES = ('mmcv', 'mmengine', 'mmseg', 'mmcv_custom', 'mmseg_custom')
+RESIZING = ('Resize', 'RandomResize', 'RandomChoiceResize')
 FIX = 'tools/check_data.py CONFIG --fix DIR writes such masks'
 T = TypeVar('T')
 
@@ -56,6 +57,28 @@ class Layer:
             self.error(Harm.FAILS, 'dataset cannot be built', text)
             return None
 
+    def size_fits(self, mask: Mask, image: str, size: tuple[int, int], remark: str = '') -> bool:
+        """Reports a mask of another size than its image.
+
+        Training may resize both to one size, if the proportions are the same; an evaluation does not.
+
+        Args:
+            mask: The mask.
+            image: Path of the image.
+            size: Width and height of the image as it is loaded.
+            remark: What to say about the image's size.
+        """
+        height, width = mask.pixels.shape[:2]
+        if (width, height) == size:
+            return True
+        resized = any(str(transform.get('type')) in RESIZING for transform in self.source.transforms())
+        if self.source.split == 'train' and resized and abs(width * size[1] - height * size[0]) <= max(width, height):
+            self.note('masks of another size than their images, in the same proportions')
+            return True
+        text = f'{mask.path} has {width}x{height} pixels, its image {image} {size[0]}x{size[1]}{remark}'
+        self.error(Harm.FAILS, 'size of mask', f'{text}: both must have the same size')
+        return False
+
     @cached_property
     def loader(self) -> Mapping[str, Any] | None:
         """The transform that loads masks, as in the config."""
@@ -70,15 +93,18 @@ class Layer:
 
 
 def mask_folders(dataset: BaseSegDataset) -> MaskFolders | None:
-    """Where a dataset finds its files; ``None`` if its class finds them in another way than ``BaseSegDataset``."""
-    if type(dataset).load_data_list is not BaseSegDataset.load_data_list:
+    """Where a dataset finds its files; ``None`` if it does not match names as ``BaseSegDataset`` does."""
+    suffixes = dataset.img_suffix, dataset.seg_map_suffix
+    if type(dataset).load_data_list is not BaseSegDataset.load_data_list or not all(
+        isinstance(s, str) for s in suffixes
+    ):
         return None
     prefix = dataset.data_prefix
     return MaskFolders(
         img_path=prefix['img_path'],
         seg_map_path=prefix.get('seg_map_path'),
-        img_suffix=dataset.img_suffix,
-        seg_map_suffix=dataset.seg_map_suffix,
+        img_suffix=suffixes[0],
+        seg_map_suffix=suffixes[1],
         ann_file=dataset.ann_file,
     )
 

@@ -17,8 +17,6 @@ from mmcv_custom.datasets.masks import Mask, MaskFolders, Values, read_mask, suf
 from .layer import FIX, Layer, mask_folders, some
 from .values import MaskValues
 
-RESIZING = ('Resize', 'RandomResize', 'RandomChoiceResize')
-
 
 class Structure(Layer):
     """The arguments are those of ``Layer``."""
@@ -185,7 +183,8 @@ class Structure(Layer):
                 self.error(Harm.FAILS, 'mask unreadable', f'{folders.mask(name)}: {problem}; replace it')
                 continue
             if header := headers.get(folders.image(name)):
-                self._size_fits(mask, folders.image(name), header)
+                turned = ', as its EXIF data turn it' if header.orientation >= 5 else ''
+                self.size_fits(mask, folders.image(name), header.upright, turned)
             if self._format_fits(mask):
                 masks.append((mask.path, mask.values))
         return masks
@@ -210,20 +209,6 @@ class Structure(Layer):
         else:
             return True
         return False
-
-    def _size_fits(self, mask: Mask, image: str, header: Header) -> None:
-        height, width = mask.pixels.shape[:2]
-        if (width, height) == header.upright:
-            return
-        resized = any(str(transform.get('type')) in RESIZING for transform in self.source.transforms())
-        same_shape = abs(width * header.upright[1] - height * header.upright[0]) <= max(width, height)
-        if self.source.split == 'train' and resized and same_shape:
-            self.note('masks of another size than their images, in the same proportions')
-            return
-        turned = ', as its EXIF data turn it' if header.orientation >= 5 else ''
-        size = f'{header.upright[0]}x{header.upright[1]}{turned}'
-        text = f'{mask.path} has {width}x{height} pixels, its image {image} {size}: both must have the same size'
-        self.error(Harm.FAILS, 'size of mask', text)
 
     def _values(self, masks: Sequence[tuple[str, Values]], values: MaskValues) -> None:
         found = {value for _, counts in masks for value in counts}

@@ -1,0 +1,265 @@
+"""The data check of segmentation: faults are named before the first step, and the field's datasets pass."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from numpy.typing import NDArray
+from PIL import Image
+
+import mmseg_custom  # noqa: F401
+from mmcv_custom.datasets import Report, check_datasets
+from mmcv_custom.datasets.check import LAYERS
+from tests.support import CONFIGS
+
+SPLITS = ('train', 'val')
+TWO = ('background', 'digit')
+THREE = ('a', 'b', 'c')
+COLOURS = [[0, 0, 0], [200, 0, 0], [0, 200, 0]]
+
+
+class Data:
+    """The demo's config and a copy of its dataset that a test may damage."""
+
+    def __init__(self, root: Path, cfg: Config) -> None:
+        self.root, self.cfg = root, cfg
+        self.datasets = [self.cfg[f'{split}_dataloader'].dataset for split in SPLITS]
+        self.train, self.val = self.datasets
+        self.set(data_root=str(root))
+
+    def set(self, **options: Any) -> None:
+        """Sets keys of both datasets."""
+        for dataset in self.datasets:
+            dataset.update(options)
+
+    def classes(self, classes: tuple[str, ...], **metainfo: Any) -> None:
+        """Folds the masks into this many classes."""
+        self.set(metainfo=dict(classes=classes, **metainfo))
+        self.masks(lambda labels: np.minimum(labels, len(classes) - 1))
+
+    def paths(self, kind: str = 'masks', split: str = '*') -> list[Path]:
+        return sorted(self.root.glob(f'{kind}/{split}/*'))
+
+    def path(self, kind: str = 'masks', split: str = 'train') -> Path:
+        """One image or mask, the second one."""
+        return self.paths(kind, split)[1]
+
+    def masks(self, change: Callable[[NDArray], Any], split: str = '*') -> None:
+        """Writes changed masks: arrays, or images of Pillow."""
+        for path in self.paths(split=split):
+            rewrite(path, change)
+
+    def check(self, *layers: str, full: bool = False) -> Report:
+        return check_datasets(self.cfg, SPLITS, full, layers or LAYERS)
+
+
+def rewrite(path: Path, change: Callable[[NDArray], Any], **options: Any) -> None:
+    changed = change(np.array(Image.open(path)))
+    (changed if isinstance(changed, Image.Image) else Image.fromarray(changed)).save(path, **options)
+
+
+@pytest.fixture(scope='module')
+def config() -> Config:
+    return Config.fromfile(CONFIGS / 'demo/upernet_digits.py', import_custom_modules=False)
+
+
+@pytest.fixture
+def data(workplace: Path, tmp_path: Path, config: Config) -> Data:
+    shutil.copytree(workplace / 'data/digits', tmp_path / 'digits')
+    return Data(tmp_path / 'digits', copy.deepcopy(config))
+
+
+def coloured(labels: NDArray) -> NDArray:
+    return np.array(COLOURS, np.uint8)[labels]
+
+
+def with_palette(labels: NDArray) -> Image.Image:
+    image = Image.fromarray(labels)
+    image.putpalette(sum(COLOURS, []))
+    return image
+
+
+def one_pixel(value: int) -> Callable[[NDArray], NDArray]:
+    def change(labels: NDArray) -> NDArray:
+        labels[0, 0] = value
+        return labels
+
+    return change
+
+
+def sixteen_bits(labels: NDArray) -> NDArray:
+    return one_pixel(300)(labels.astype(np.uint16))
+
+
+def cut(path: Path, size: int | None = None) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2 if size is None else size])
+
+
+def rename(paths: list[Path], suffix: str) -> None:
+    for path in paths:
+        path.rename(path.with_suffix(suffix))
+
+
+def list_of_train(data: Data, text: str) -> None:
+    (data.root / 'train.txt').write_text(text)
+    data.train.ann_file = 'train.txt'
+
+
+def own_classes(data: Data) -> None:
+    data.classes(THREE)
+    data.set(type='ADE20KDataset')
+
+
+def both_reduce(data: Data) -> None:
+    data.set(pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True)])
+
+
+def by_cv2(data: Data) -> None:
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', imdecode_backend='cv2')]
+    data.set(pipeline=[*pipeline, dict(type='PackSegInputs')])
+
+
+def palette_by_cv2(data: Data) -> None:
+    data.classes(THREE)
+    data.masks(with_palette)
+    by_cv2(data)
+
+
+def one_bit_by_cv2(data: Data) -> None:
+    data.set(metainfo=dict(classes=TWO))
+    data.masks(lambda labels: labels > 0)
+    by_cv2(data)
+
+
+def colours(change: Callable[[NDArray], Any], split: str = '*') -> Callable[[Data], None]:
+    def mutate(data: Data) -> None:
+        data.classes(THREE)
+        data.masks(change, split)
+
+    return mutate
+
+
+def binary(split: str = '*') -> Callable[[Data], None]:
+    def mutate(data: Data) -> None:
+        data.classes(TWO)
+        data.masks(lambda labels: labels * 255, split)
+
+    return mutate
+
+
+def lossy(data: Data) -> None:
+    for path in data.paths():
+        Image.open(path).save(path.with_suffix('.jpg'))
+    data.set(seg_map_suffix='.jpg')
+
+
+def classes_reversed(data: Data) -> None:
+    data.val.metainfo = dict(classes=tuple(reversed(data.val.metainfo.classes)))
+
+
+def other_class(data: Data) -> None:
+    data.val.metainfo = dict(classes=(*data.val.metainfo.classes[:-1], 'nine'))
+
+
+def resized_masks(data: Data) -> None:
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+    data.val.pipeline = [*load, dict(type='Resize', scale=(96, 96)), dict(type='PackSegInputs')]
+
+
+ANY = ('structure', 'conservation', 'oracle')
+Fault = tuple[str, Callable[[Data], Any], str, tuple[str, ...]]
+# A name, what is done to the data, the split that has the error, and words of its line.
+FAULTS: list[Fault] = [
+    ('binary', binary(), 'train', ('0 and 255', "'digit'", '--fix')),
+    ('binary val', binary('val'), 'val', ('0 and 255', "'digit'")),
+    ('value 37', lambda d: rewrite(d.path(), one_pixel(37)), 'train', ('train/00001.png', '37', '0 to 10')),
+    ('value 37 val', lambda d: rewrite(d.path(split='val'), one_pixel(37)), 'val', ('val/00001.png', '37')),
+    (
+        'value 300',
+        lambda d: rewrite(d.path(), lambda m: one_pixel(300)(m.astype(np.uint16))),
+        'train',
+        ('300', '8 bit'),
+    ),
+    ('one class too few', lambda d: d.set(metainfo=dict(classes=TWO)), 'train', ('stands for no class', '0, 1')),
+    ('rgb', colours(coloured), 'train', ('RGB', '3 channels', '--fix', 'palette')),
+    ('rgb val', colours(coloured, 'val'), 'val', ('RGB', '3 channels')),
+    ('rgba', colours(lambda m: Image.fromarray(coloured(m)).convert('RGBA')), 'train', ('RGBA', '4 channels')),
+    ('la', colours(lambda m: Image.fromarray(m).convert('LA')), 'train', ('LA', '2 channels')),
+    ('palette by cv2', palette_by_cv2, 'train', ('palette', "imdecode_backend='pillow'")),
+    ('1 bit by cv2', one_bit_by_cv2, 'train', ('1 bit', "imdecode_backend='pillow'")),
+    ('lossy', lossy, 'train', ('JPEG', 'PNG')),
+    ('half jpg', lambda d: rename(d.paths('images', 'train')[::2], '.jpg'), 'train', ('4 of 8', "'.png'", '00000.jpg')),
+    ('half PNG', lambda d: rename(d.paths('images', 'train')[::2], '.PNG'), 'train', ('4 of 8', '00000.PNG')),
+    ('both PNG', lambda d: rename(d.paths('*', 'val')[::2], '.PNG'), 'val', ('not used', '00000.PNG')),
+    ('all jpg', lambda d: rename(d.paths('images', 'train'), '.jpg'), 'train', ("8 end in '.jpg'", 'img_suffix')),
+    ('default suffix', lambda d: d.train.pop('img_suffix'), 'train', ("'.jpg'", "8 end in '.png'", 'img_suffix')),
+    ('mask missing', lambda d: d.path().unlink(), 'train', ('images/train/00001.png', 'masks/train/00001.png')),
+    ('masks PNG', lambda d: rename(d.paths(split='val'), '.PNG'), 'val', ('there is 00000.PNG', 'seg_map_suffix')),
+    ('no mask folder', lambda d: shutil.rmtree(d.root / 'masks/val'), 'val', ('masks/val', 'seg_map_path')),
+    ('no image folder', lambda d: d.val.data_prefix.update(img_path='imges'), 'val', ('imges', 'img_path')),
+    ('no key of masks', lambda d: d.val.data_prefix.pop('seg_map_path'), 'val', ('seg_map_path', "'img_path'")),
+    ('no list', lambda d: d.train.update(ann_file='train.txt'), 'train', ('train.txt', 'ann_file')),
+    (
+        'suffix in list',
+        lambda d: list_of_train(d, '00000.png\n'),
+        'train',
+        ('line 1', 'without img_suffix'),
+    ),
+    ('line empty', lambda d: list_of_train(d, '00000\n\n00001\n'), 'train', ('line 2', "''")),
+    ('list empty', lambda d: list_of_train(d, ''), 'train', ('train.txt', 'empty')),
+    ('image empty', lambda d: cut(d.path('images'), 0), 'train', ('images/train/00001.png', 'empty')),
+    ('image cut', lambda d: cut(d.path('images', 'val')), 'val', ('images/val/00001.png',)),
+    ('mask empty', lambda d: cut(d.path(), 0), 'train', ('masks/train/00001.png', 'empty')),
+    ('mask cut', lambda d: cut(d.path(split='val')), 'val', ('masks/val/00001.png',)),
+    ('html', lambda d: d.path('images').write_text('<html>'), 'train', ('images/train/00001.png', 'no image')),
+    ('size', lambda d: rewrite(d.path(), lambda m: m[:48]), 'train', ('64x48', '64x64', 'masks/train/00001.png')),
+    ('size val', lambda d: rewrite(d.path(split='val'), lambda m: m[::2, ::2]), 'val', ('32x32', '64x64')),
+    ('reduce twice', both_reduce, 'train', ('False', 'True', 'LoadAnnotations')),
+    ('own classes', own_classes, 'train', ("'a', 'b', 'c'", 'ADE20KDataset', "type='BaseSegDataset'")),
+    ('no comma', lambda d: d.set(metainfo=dict(classes=('digit'))), 'train', ("'digit'", "('digit',)")),
+    ('no classes', lambda d: d.train.pop('metainfo'), 'train', ('metainfo.classes', 'missing')),
+    (
+        'class twice',
+        lambda d: d.train.update(metainfo=dict(classes=('a', 'a', *'0123456789'))),
+        'train',
+        ("'a'", 'once'),
+    ),
+    ('two suffixes', lambda d: d.train.update(img_suffix=('.png', '.jpg')), 'train', ('img_suffix', "'.png'")),
+    ('palette short', lambda d: d.train.metainfo.update(palette=[[0, 0, 0]]), 'train', ('palette', 'match')),
+    ('classes reversed', classes_reversed, 'val', ("'background'",)),
+    ('class renamed', other_class, 'val', ("'nine'", 'training')),
+    ('masks resized', resized_masks, 'val', ('before LoadAnnotations', '(64, 64)')),
+]
+# What layer 1 alone can see: values that are read as any others, settings that a dataset corrects.
+ONLY_STRUCTURE = {'lossy', 'no comma', 'class twice', 'no classes'}
+
+
+def named(faults: list[Fault]) -> list[Any]:
+    return [pytest.param(*fault[1:], id=fault[0]) for fault in faults]
+
+
+@pytest.mark.parametrize(('mutate', 'split', 'words'), named(FAULTS))
+def test_faults_are_named(mutate: Callable[[Data], Any], split: str, words: tuple[str, ...], data: Data) -> None:
+    mutate(data)
+    report = data.check()
+    lines = [line for line in report.error_lines() if line.startswith(f'{split}: ')]
+    assert any(all(word in line for word in words) for line in lines), list(report.error_lines())
+
+
+@pytest.mark.parametrize(
+    ('mutate', 'split', 'words'), named([fault for fault in FAULTS if fault[0] not in ONLY_STRUCTURE])
+)
+def test_faults_are_found_without_layer_1(
+    mutate: Callable[[Data], Any], split: str, words: tuple[str, ...], data: Data
+) -> None:
+    mutate(data)
+    report = data.check('conservation', 'oracle')
+    assert report.kinds(split), report.summary()
