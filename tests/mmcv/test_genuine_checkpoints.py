@@ -18,10 +18,12 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmcv_custom.checkpoint import UNSAFE_LOAD_VARIABLE, load_safely
+from mmcv_custom.checkpoint import load_safely
+from mmcv_custom.checkpoint.contents import neutralise
 from mmcv_custom.mmengine_setup import set_up_mmengine
 from tests.mmcv.saved_files import assert_same
 from tests.mmcv.tiny_training import Line
+from tests.support import DATA
 
 
 class Half(BaseMetric):
@@ -103,25 +105,75 @@ SCHEDULERS: dict[str, dict] = {
 }
 
 
+def assert_read_as_torch_reads_it(file: Path) -> None:
+    """But for configs, which become text, and for paths that would be deleted."""
+    genuine = torch.load(file, weights_only=False)
+    neutralise(genuine, file)
+    assert_same(load_safely(file), genuine)
+
+
 @pytest.mark.parametrize('legacy', [False, True], ids=['zip', 'legacy'])
 @pytest.mark.parametrize('optimizer', OPTIMIZERS)
-def test_training_states_of_mmengine(
-    optimizer: str, legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All optimizers, each with a scheduler and its state, histories and the average of weights."""
-    monkeypatch.setenv(UNSAFE_LOAD_VARIABLE, '1')  # configs stay
-    index = OPTIMIZERS.index(optimizer)
-    names = [list(SCHEDULERS)[index], list(SCHEDULERS)[-1 - index]]
+def test_training_states_of_mmengine(optimizer: str, legacy: bool, tmp_path: Path) -> None:
+    """All optimizers, with all schedulers that suit them and their states, histories and the average of weights."""
     momentum = optimizer in ('SGD', 'Adam', 'AdamW')
-    names = [name for name in names if momentum or 'Momentum' not in name]
-    schedule = [dict(type=name, **SCHEDULERS[name]) for name in names]
+    schedule = [dict(type=name, **SCHEDULERS[name]) for name in SCHEDULERS if momentum or 'Momentum' not in name]
     options = dict(momentum=0.9) if optimizer == 'SGD' else {}
     runner = make_runner(tmp_path, 1, dict(type=optimizer, lr=0.01, **options), schedule)
     runner.train()
     file = tmp_path / 'epoch_1.pth'
-    genuine = torch.load(file, weights_only=False)
-    torch.save(genuine, file, _use_new_zipfile_serialization=not legacy)
-    assert_same(load_safely(file), genuine)
+    torch.save(torch.load(file, weights_only=False), file, _use_new_zipfile_serialization=not legacy)
+    assert_read_as_torch_reads_it(file)
+
+
+RECORDED = DATA / 'checkpoints'
+
+
+@pytest.mark.parametrize('legacy', [False, True], ids=['zip', 'legacy'])
+@pytest.mark.parametrize('name', ['mmengine_0.10.7', 'mmcv_1.7.2'])
+def test_recorded_checkpoints(name: str, legacy: bool, tmp_path: Path) -> None:
+    assert_read_as_torch_reads_it(RECORDED / f'{name}.pth')
+    torch.save(
+        torch.load(RECORDED / f'{name}.pth', weights_only=False),
+        tmp_path / 'again.pth',
+        _use_new_zipfile_serialization=not legacy,
+    )
+    assert_read_as_torch_reads_it(tmp_path / 'again.pth')
+
+
+def test_upstream_mmengine_is_resumed(tmp_path: Path, schemes: None) -> None:
+    set_up_mmengine()
+    file = RECORDED / 'mmengine_0.10.7.pth'
+    recorded = load_safely(file)
+    assert recorded['meta']['cfg_text'].startswith("note = 'written by upstream MMEngine'")
+    assert recorded['meta']['dataset_meta'] == {'classes': ('a', 'b'), 'palette': [(1, 2, 3), (4, 5, 6)]}
+    assert recorded['optimizer']['loss_scaler']['scale'] == 512
+    assert recorded['ema_state_dict']['steps'] == 4
+
+    schedule = [
+        *(dict(type='LinearLR'), dict(type='MultiStepLR', milestones=[1]), dict(type='CosineAnnealingLR', T_max=20)),
+        *(dict(type='PolyLR'), dict(type='OneCycleLR', eta_max=0.1, total_steps=20)),
+        dict(type='CosineAnnealingMomentum', T_max=2),
+        dict(type='ReduceOnPlateauLR', monitor='half/value', rule='greater'),
+    ]
+    runner = make_runner(tmp_path, 3, schedule=schedule, resume=True, load_from=str(file))
+    runner.train()
+    assert (runner.epoch, runner.iter) == (3, 6)
+    before = recorded['message_hub']['log_scalars']['train/loss'].data[0].tolist()
+    after = runner.message_hub.get_scalar('train/loss').data[0].tolist()
+    assert len(before) == 4 and len(after) == 6 and after[:4] == before
+    assert runner.param_schedulers[0]._global_step == 6
+    assert load_safely(tmp_path / 'epoch_3.pth')['ema_state_dict']['steps'] == 6
+
+
+def test_the_old_official_form() -> None:
+    """As mmcv 1 saves it, which the official training code uses."""
+    recorded = load_safely(RECORDED / 'mmcv_1.7.2.pth')
+    assert recorded.keys() == {'meta', 'state_dict', 'optimizer'}
+    assert recorded['meta']['config_text'] == "model = dict(type='Line')\n" and 'config' not in recorded['meta']
+    assert recorded['meta']['CLASSES'] == ('a', 'b') and recorded['meta']['epoch'] == 1
+    assert recorded['state_dict']._metadata['norm'] == {'version': 2}
+    assert recorded['optimizer']['state'][0]['exp_avg'].shape == (3, 3)
 
 
 def test_scaler_of_mixed_precision(tmp_path: Path) -> None:
