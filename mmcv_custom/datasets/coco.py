@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from functools import cached_property
 from itertools import repeat
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -76,7 +77,6 @@ class CocoFile:
         self._positions = array('q')  # of the annotations, in characters
         found = self._read(_text(path))
         self.lacks = [name for name in _LISTS if name not in found]
-        self._image_rows: NDArray[np.int64] | None = None
 
     _read_before: WeakValueDictionary[tuple[str, int, int], CocoFile] = WeakValueDictionary()
 
@@ -97,19 +97,17 @@ class CocoFile:
         """Number of annotations."""
         return len(self.ids)
 
-    @property
+    @cached_property
     def image_rows(self) -> NDArray[np.int64]:
         """(N,) place in ``images`` of each annotation's image; -1 if there is none."""
-        if self._image_rows is None:
-            self._image_rows = _rows_of(self.image_ids, self.images)
-        return self._image_rows
+        return _rows_of(self.image_ids, self.images)
 
-    @property
+    @cached_property
     def category_rows(self) -> NDArray[np.int64]:
         """(N,) place in ``categories`` of each annotation's category; -1 if there is none."""
         return _rows_of(self.category_ids, self.categories)
 
-    @property
+    @cached_property
     def sizes(self) -> NDArray[np.float64]:
         """(M, 2) width and height of the images; NaN where the file has none."""
         numbers = [number_or_nan(image.get(key)) for image in self.images for key in ('width', 'height')]
@@ -175,17 +173,17 @@ class CocoFile:
         self.faults.extend(Fault(first + i, kind, text) for i, kind, text in mask_faults(masks))
         boxes = np.array(column('bbox', _is_box, (0, 0, 0, 0), 'expected [x, y, width, height]'), np.float64)
         boxes = boxes.reshape(-1, 4)
-        areas = np.array(column('area', _is_number, np.nan, 'expected a number', required=False), np.float64)
-        has_area = np.array([annotation.get('area') is not None for annotation in block], bool)
+        areas = column('area', _is_number, None, 'expected a number', required=False)
+        known = np.array([area is not None for area in areas], bool)
         return dict(
             ids=_ids(column('id', is_id, -1, 'expected a whole number')),
             image_ids=_ids(column('image_id', is_id, -1, 'expected the id of an image')),
             category_ids=_ids(column('category_id', is_id, -1, 'expected the id of a category')),
             boxes=boxes,
-            areas=np.where(has_area, areas, boxes[:, 2] * boxes[:, 3]),
+            areas=np.where(known, np.array(areas, np.float64), boxes[:, 2] * boxes[:, 3]),
             crowd=np.array(column('iscrowd', _is_flag, 0, 'expected 0 or 1', required=False), bool),
             ignore=np.array(column('ignore', _is_flag, 0, 'expected 0 or 1', required=False), bool),
-            has_area=has_area,
+            has_area=np.array([annotation.get('area') is not None for annotation in block], bool),
             has_crowd=np.array([annotation.get('iscrowd') is not None for annotation in block], bool),
             rle_sizes=np.array([rle_size(mask) for mask in masks], np.int64).reshape(-1, 2),
         )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mmcv_custom.errors import UserError
 
-from .coco import CocoFile, is_id
+from .coco import CocoFile
 from .coco_boxes import check_boxes
 from .coco_images import check_images
 from .coco_masks import MASK_HARMS
@@ -102,13 +102,13 @@ class _Annotations:
 
     def errors(self, harm: Harm, kind: str, rows: NDArray[np.int64], text: Callable[[int], str]) -> None:
         """Adds an error for each of some annotations; ``text`` explains one, from its row."""
-        for i, row in enumerate(rows[:LIMIT].tolist()):
-            line = f'{self.file.path}: annotation {self._name(row)}: {text(row)}'
-            count = len(rows) - LIMIT + 1 if i == LIMIT - 1 else 1
-            self.report.error(harm, kind, self.source.split, line, count)
+        for i, row in enumerate(rows.tolist()):  # those beyond the limit are counted only
+            line = f'{self.file.path}: annotation {self._name(row)}: {text(row)}' if i < LIMIT else ''
+            self.report.error(harm, kind, self.source.split, line)
 
     def _name(self, row: int) -> str:
-        return f'{self.file.ids[row]!r}' if self.file.ids[row] != -1 else f'at place {row}'
+        identity = self.file.ids[row : row + 1].tolist()[0]
+        return f'{identity!r}' if identity != -1 else f'at place {row}'
 
     def _check_fields(self) -> None:
         for kind, faults in _by_kind(self.file, lambda kind: kind not in MASK_HARMS).items():
@@ -155,7 +155,7 @@ class _Annotations:
                     return f'{key} is {identity!r}, a {type(identity).__name__}, and the list has it as a {other}'
                 return f'no entry has the id {identity!r} that its {key} names'
 
-            lost = (rows < 0) & [is_id(i) and i != -1 for i in ids.tolist()]
+            lost = (rows < 0) & np.array([i != -1 for i in ids.tolist()], bool)
             self.errors(Harm.LOST, f'unknown {key}', np.flatnonzero(lost), text)
 
     def _check_masks(self, used: NDArray[np.bool_]) -> None:

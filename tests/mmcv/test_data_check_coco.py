@@ -1,0 +1,503 @@
+"""The structure of COCO files: every fault is found, and what is legitimate passes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as run_lengths
+
+from mmcv_custom.datasets.coco import CocoFile
+from mmcv_custom.datasets.coco_rules import DEFAULT_RULES, CocoRules, compare_categories
+from mmcv_custom.datasets.coco_structure import check_structure
+from mmcv_custom.datasets.report import Report
+from mmcv_custom.datasets.rle import compressed_totals
+from mmcv_custom.datasets.sources import Source
+from tests.mmcv.coco_files import CLASSES, HEIGHT, WIDTH, peculiar, plain, write
+
+Data = dict[str, Any]
+
+
+def source_of(root: Path, split: str = 'train', **cfg: Any) -> Source:
+    evaluators = (
+        [] if split == 'train' else [dict(type='CocoMetric', ann_file=f'{split}.json', metric=['bbox', 'segm'])]
+    )
+    known = dict(type='CocoDataset', data_root=f'{root}/', ann_file=f'{split}.json', data_prefix=dict(img='images/'))
+    return Source(split, f'{split}_dataloader.dataset', {**known, **cfg}, evaluators)
+
+
+def check(
+    root: Path,
+    data: Data,
+    split: str = 'train',
+    classes: Sequence[str] | None = CLASSES,
+    masks: bool = True,
+    rules: CocoRules = DEFAULT_RULES,
+    **cfg: Any,
+) -> Report:
+    report = Report()
+    check_structure(write(root, data, split), source_of(root, split, **cfg), report, masks, classes, rules=rules)
+    return report
+
+
+def first(data: Data) -> Data:
+    return data['annotations'][0]
+
+
+def each(change: Callable[[Data], Any], key: str = 'annotations') -> Callable[[Data], Any]:
+    return lambda data: [change(item) for item in data[key]]
+
+
+def corners(item: Data) -> None:
+    x, y, width, height = item['bbox']
+    item['bbox'] = [x, y, x + width, y + height]
+
+
+def divided(item: Data) -> None:
+    item['bbox'] = [number / (WIDTH if i % 2 == 0 else HEIGHT) for i, number in enumerate(item['bbox'])]
+
+
+def mask(segmentation: Any) -> Callable[[Data], None]:
+    return lambda data: first(data).update(segmentation=segmentation)
+
+
+def update(key: str, place: int = 0, **fields: Any) -> Callable[[Data], None]:
+    return lambda data: data[key][place].update(fields)
+
+
+def without(key: str, *names: str) -> Callable[[Data], None]:
+    return lambda data: [data[key][0].pop(name) for name in names]
+
+
+GOOD = [1, 1, 9, 1, 9, 9]
+FULL, PART = (run_lengths.encode(np.ones((HEIGHT, width), np.uint8, 'F'))['counts'].decode() for width in (WIDTH, 9))
+FAULTS: list[tuple[str, str, Callable[[Data], Any], str, str]] = [
+    # split, kind, change, words
+    ('train', 'annotation file', lambda d: d.pop('images'), "no list 'images'", ''),
+    ('train', 'annotation file', lambda d: d.pop('categories'), "no list 'categories'", ''),
+    ('train', 'annotation file', lambda d: d.pop('annotations'), "no list 'annotations'", ''),
+    ('val', 'annotation file', lambda d: d['annotations'].clear(), "an empty list 'annotations'", ''),
+    ('train', 'annotation file', lambda d: d.update(images={}), 'images is {}, expected a list', ''),
+    ('train', 'annotation file', lambda d: d['annotations'].append(3), 'annotations[12] is 3', ''),
+    ('train', 'annotation id', without('annotations', 'id'), 'at place 0: id is absent', ''),
+    ('train', 'annotation id', update('annotations', id=True), 'id is True, expected a whole number', ''),
+    ('train', 'annotation id', each(lambda a: a.update(id=str(a['id']))), 'its id is a string', ''),
+    ('train', 'annotation id twice', update('annotations', id=2), 'annotation 2: another annotation', ''),
+    ('val', 'annotation id below 1', update('annotations', id=0), 'annotation 0: its id is below 1', ''),
+    ('val', 'annotation id below 1', update('annotations', id=-7), 'annotation -7: its id is below 1', ''),
+    ('train', 'annotation image_id', without('annotations', 'image_id'), 'image_id is absent', ''),
+    ('train', 'unknown image_id', update('annotations', image_id=77), 'no entry has the id 77', ''),
+    ('train', 'unknown image_id', update('annotations', image_id='0'), "image_id is '0', a str, and the list", ''),
+    ('train', 'unknown category_id', update('annotations', category_id=0), 'no entry has the id 0 that its cat', ''),
+    ('train', 'annotation category_id', update('annotations', category_id=None), 'category_id is absent', ''),
+    ('train', 'annotation bbox', without('annotations', 'bbox'), 'bbox is absent, expected [x, y, width', ''),
+    ('train', 'annotation bbox', update('annotations', bbox=[1, 2, 3]), 'bbox is [1, 2, 3], expected', ''),
+    ('train', 'annotation bbox', update('annotations', bbox=['1', 2, 3, 4]), "bbox is ['1', 2, 3, 4]", ''),
+    ('train', 'annotation bbox', update('annotations', bbox='none'), "bbox is 'none'", ''),
+    ('train', 'annotation area', update('annotations', area='big'), "area is 'big'", ''),
+    ('train', 'annotation iscrowd', update('annotations', iscrowd=2), 'iscrowd is 2', ''),
+    ('train', 'no area', without('annotations', 'area'), 'annotation 1: area is absent', '--fix'),
+    ('val', 'no area', without('annotations', 'area'), 'annotation 1: area is absent', '--fix'),
+    ('val', 'no iscrowd', without('annotations', 'iscrowd'), 'annotation 1: iscrowd is absent', '--fix'),
+    ('train', 'box not finite', update('annotations', bbox=[math.nan, 1, 5, 5]), 'bbox is [nan, 1, 5, 5]', ''),
+    ('train', 'box not finite', update('annotations', bbox=[1, 1, math.inf, 5]), 'bbox is [1, 1, inf, 5]', ''),
+    ('train', 'area not finite', update('annotations', area=math.nan), 'area is nan', ''),
+    ('train', 'box of negative size', update('annotations', bbox=[9, 9, -4, 5]), 'bbox is [9, 9, -4, 5]', ''),
+    ('train', 'normalised boxes', each(divided), 'all 12 boxes lie in the first pixel', 'in pixels'),
+    ('train', 'boxes are corners', each(corners), '8 of 12 boxes stick out far', 'in pixels'),
+    ('train', 'boxes outside', each(lambda a: a.update(bbox=[200, 200, 9, 9])), 'none of 12 boxes lies', ''),
+    ('train', 'boxes too small', each(lambda a: a.update(bbox=[2, 2, 0.2, 9])), 'all 12 boxes are narrower', ''),
+    ('train', 'no area', each(lambda a: a.update(area=0)), 'the area of all 12 objects is 0', ''),
+    ('train', 'only crowds', each(lambda a: a.update(iscrowd=1)), 'all 12 objects are marked', ''),
+    ('val', 'only crowds', each(lambda a: a.update(ignore=1)), 'all 12 objects are marked', ''),
+    ('train', 'no mask', mask([]), 'annotation 1: its segmentation is []', ''),
+    ('train', 'no mask', mask(None), 'annotation 1: it has no segmentation', ''),
+    ('val', 'no mask', without('annotations', 'segmentation'), 'annotation 1: it has no segmentation', ''),
+    ('train', 'mask is a flat list', mask(GOOD), 'expected a list of polygons', ''),
+    ('train', 'mask not finite', mask([[math.nan, *GOOD[1:]]]), 'NaN or infinite', ''),
+    ('train', 'mask not finite', mask([GOOD, [-math.inf, *GOOD[1:]]]), 'NaN or infinite', ''),
+    ('train', 'mask far outside', mask([[1e9, *GOOD[1:]]]), 'reaches to 1e+09', ''),
+    ('train', 'malformed mask', mask([['a', *GOOD[1:]]]), "a polygon is ['a', 1, 9", ''),
+    ('train', 'malformed mask', mask([[None, *GOOD[1:]]]), 'a polygon is [None, 1, 9', ''),
+    ('train', 'malformed mask', mask('poly'), "segmentation is 'poly'", ''),
+    ('train', 'malformed mask', mask(dict(counts=[1])), 'size of its run lengths is None', ''),
+    ('train', 'malformed mask', mask(dict(size=[HEIGHT, WIDTH])), 'its counts are None', ''),
+    ('train', 'malformed mask', mask(dict(size=[HEIGHT, WIDTH], counts=[-1, 3073])), 'its counts are [-1, 3073]', ''),
+    ('train', 'malformed mask', mask(dict(size=[HEIGHT, WIDTH], counts='~~')), 'no compressed run lengths', ''),
+    ('train', 'run lengths do not fit', mask(dict(size=[HEIGHT, WIDTH], counts=[5])), 'cover 5 pixels', '= 3072'),
+    ('train', 'run lengths do not fit', mask(dict(size=[HEIGHT, WIDTH], counts=PART)), 'cover 432 pixels', '= 3072'),
+    ('train', 'run lengths of another size', mask(dict(size=[WIDTH, HEIGHT], counts=FULL)), 'a mask 64x48', '48x64'),
+    ('train', 'polygon too short', mask([GOOD[:4]]), '4 numbers, expected 6 or more', ''),
+    ('train', 'polygon too short', mask([[]]), '0 numbers, expected 6 or more', ''),
+    ('val', 'polygon too short', mask([GOOD[:2]]), '2 numbers, expected 6 or more', ''),
+    ('train', 'polygon too short', mask([[*GOOD, 3]]), '7 numbers', ''),
+    ('train', 'polygon of an odd number', mask([GOOD, [*GOOD, 3, 3, 3]]), '6, 9 numbers, expected pairs', ''),
+    ('val', 'short polygon first', mask([GOOD[:4], GOOD]), '4, 6 numbers', ''),
+    ('train', 'category', without('categories', 'name'), "categories[0] is {'id': 1}, expected", ''),
+    ('train', 'category id', update('categories', id=2), '2 categories have the id 2', ''),
+    (
+        'train',
+        'category name',
+        lambda d: d['categories'].append(dict(id=9, name='dog')),
+        "2 categories have the name 'dog'",
+        '',
+    ),
+    ('train', 'order of classes', lambda d: d['categories'].reverse(), "label 0 is 'bird', and metainfo", '--fix'),
+    ('val', 'order of classes', lambda d: d['categories'].reverse(), "label 0 is 'bird', and metainfo", '--fix'),
+    ('train', 'class not in the file', update('categories', name='Cat'), "class 'cat' of", "mean 'Cat'?"),
+    ('train', 'class not in the file', update('categories', 2, name='bird '), "class 'bird' of", "mean 'bird '?"),
+    (
+        'train',
+        'class not in the file',
+        update('categories', 1, name='cow'),
+        "class 'dog' of",
+        'label of the one before',
+    ),
+    ('val', 'class not in the file', update('categories', 2, name='cow'), "class 'bird' of", 'metric fails'),
+    ('train', 'no class matches', each(lambda c: c.update(name=c['name'] * 2), 'categories'), "'catcat'", 'classes=('),
+    ('train', 'image id', without('images', 'id'), 'image at place 0 (0.png): id is absent', ''),
+    ('train', 'image id twice', update('images', id=1), 'image 1 (1.png): another image has the same id', ''),
+    ('train', 'image size', without('images', 'width'), 'image 0 (0.png): width is absent', '--fix'),
+    ('train', 'image size', update('images', height=-1), 'image 0 (0.png): height is -1', '--fix'),
+    ('val', 'image size', update('images', height='48'), "image 0 (0.png): height is '48'", '--fix'),
+    ('train', 'image size', update('images', height=48.0), 'image 0 (0.png): height is 48.0', '--fix'),
+    ('train', 'image of another size', update('images', width=32), 'the image is 64x48', 'the file says 32x48'),
+    ('train', 'file name', without('images', 'file_name'), 'file_name is absent', ''),
+    ('train', 'file name', update('images', file_name=3), 'it is 3, expected the path', ''),
+    ('train', 'file twice', update('images', file_name='1.png'), 'image 1 (1.png): image 0 has the same file', ''),
+    ('train', 'image file', update('images', file_name='.\\0.png'), '0.png: it has backslashes', '--fix'),
+    ('train', 'image file', update('images', file_name='images/0.png'), 'begins with the image folder', '--fix'),
+    ('train', 'image file', update('images', file_name='/home/a/0.png'), 'begins with other folders', '--fix'),
+    ('train', 'image file', update('images', file_name='/data/local-files/?d=x/0.png'), 'it is a URL', '--fix'),
+    ('train', 'image file', update('images', file_name='0.PNG'), '0.png: it differs in upper', '--fix'),
+    ('train', 'image file', update('images', file_name='0.jpg'), '0.png: it has another suffix', '--fix'),
+    ('train', 'image file', update('images', file_name='none.png'), 'there is no file', ''),
+]
+
+
+def test_a_plain_file_is_clean(tmp_path: Path) -> None:
+    for split in ('train', 'val', 'test'):
+        report = check(tmp_path, plain(), split)
+        assert (list(report.error_lines()), report.summary()) == ([], '')
+
+
+@pytest.mark.parametrize(
+    ('split', 'kind', 'change', 'words', 'way_out'), FAULTS, ids=[f'{f[0]} {f[1]} {f[3]}' for f in FAULTS]
+)
+def test_faults_are_errors(
+    tmp_path: Path, split: str, kind: str, change: Callable[[Data], Any], words: str, way_out: str
+) -> None:
+    data = plain()
+    change(data)
+    report = check(tmp_path, data, split)
+    lines = [line for line in report.error_lines() if line.startswith(f'{split}: {kind}: ')]
+    assert any(words in line and way_out in line for line in lines), list(report.error_lines())
+    assert report.kinds() - {'unknown image_id', 'unknown category_id'} <= {kind}  # follows from ids of the lists
+    assert str(tmp_path) in lines[0]
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_what_the_datasets_of_the_field_hold_makes_notes(tmp_path: Path, split: str) -> None:
+    classes = ('bird', 'cat', 'dog')
+    report = check(tmp_path, peculiar(), split, classes)
+    assert list(report.error_lines()) == []
+    assert report.notes[split] == {
+        'categories that are not chosen': 1,
+        'boxes over the border': 2,
+        'boxes below a pixel': 2,
+        'crowd objects': 1,
+        'ignored objects': 1,
+    }
+
+
+def test_lvis_has_no_crowds_and_names_images_by_url(tmp_path: Path) -> None:
+    data = plain()
+    for item in data['annotations']:
+        del item['iscrowd']
+    for image in data['images']:
+        image['coco_url'] = f'http://images.example/{image.pop("file_name")}'
+    assert check(tmp_path, data).kinds() == {'file name'}
+    rules = CocoRules(lambda image: image['coco_url'].rpartition('/')[2], by_name=False)
+    assert not check(tmp_path, data, rules=rules).failed
+    report = check(tmp_path, data, classes=('cat', 'hound', 'bird'), rules=rules)
+    assert (report.failed, report.notes['train']) == (False, {'classes spelled otherwise than in the file': 1})
+    assert check(tmp_path, data, classes=('cat', 'dog'), rules=rules).kinds() == {'classes'}
+    assert check(tmp_path, data, classes=('dog', 'cat', 'bird'), rules=rules).kinds() == {'order of classes'}
+    assert check(tmp_path, data, classes=('a', 'b', 'c'), rules=rules).kinds() == {'no class matches'}
+
+
+def test_some_datasets_sort_their_categories(tmp_path: Path) -> None:
+    data = plain()
+    data['categories'].reverse()
+    assert check(tmp_path, data).kinds() == {'order of classes'}
+    assert not check(tmp_path, data, rules=CocoRules(sorted_ids=True)).failed
+
+
+@pytest.mark.parametrize(
+    ('classes', 'kind', 'words'),
+    [
+        ('cat', 'classes', "is the string 'cat', expected a tuple: ('cat',)"),
+        (('cat', 'cat', 'dog', 'bird'), 'classes', "has 'cat' 2 times"),
+        (('dog',), None, ''),
+        (('cat', 'bird'), None, ''),
+        (('bird', 'cat'), 'order of classes', "label 0 is 'cat', and metainfo.classes calls it 'bird'"),
+        (None, None, ''),
+    ],
+)
+def test_classes(tmp_path: Path, classes: Any, kind: str | None, words: str) -> None:
+    report = check(tmp_path, plain(), classes=classes)
+    assert report.kinds() == ({kind} if kind else set())
+    assert words in '\n'.join(report.error_lines())
+
+
+@pytest.mark.parametrize(
+    ('change', 'split', 'note'),
+    [
+        (update('annotations', id=0), 'train', 'annotation ids below 1'),
+        (lambda d: d['annotations'].clear(), 'test', 'files without annotations, whose metrics are -1'),
+        (mask([GOOD[:4], GOOD]), 'train', 'masks with a polygon of less than three points'),
+        (mask([GOOD, GOOD[:4]]), 'val', 'masks with a polygon of less than three points'),
+        (update('annotations', area=0), 'train', 'objects with an area of 0'),
+        (update('annotations', bbox=[500, 500, 9, 9]), 'train', 'boxes outside of their image'),
+        (update('categories', 2, name='cow'), 'train', 'classes without a category'),
+    ],
+)
+def test_what_may_be_meant_makes_a_note(tmp_path: Path, change: Callable[[Data], Any], split: str, note: str) -> None:
+    data = plain()
+    change(data)
+    report = check(tmp_path, data, split)
+    assert list(report.error_lines()) == []
+    assert report.notes[split][note] == 1
+
+
+@pytest.mark.parametrize(
+    'change', [mask(None), mask(GOOD), update('annotations', segmentation=3), update('images', width=64.0)]
+)
+def test_masks_do_not_matter_to_boxes(tmp_path: Path, change: Callable[[Data], Any]) -> None:
+    data = plain()
+    change(data)
+    assert not check(tmp_path, data, masks=False).failed
+    assert check(tmp_path, data, masks=True).failed
+
+
+def test_fields_that_only_a_metric_needs(tmp_path: Path) -> None:
+    data = plain()
+    each(lambda a: a.pop('iscrowd'))(data)
+    assert not check(tmp_path, data, 'train').failed
+    source = source_of(tmp_path, 'val')
+    source.evaluators[0].pop('ann_file')  # the metric then takes the truth from the dataset
+    report = Report()
+    check_structure(write(tmp_path, data, 'val'), source, report, True, CLASSES)
+    assert not report.failed
+
+
+def test_all_objects_and_not_one_decide_on_corners(tmp_path: Path) -> None:
+    data = plain()
+    for item in data['annotations'][:4]:
+        corners(item)
+    assert not check(tmp_path, data).failed
+
+
+def test_ids_may_be_strings(tmp_path: Path) -> None:
+    data = plain()
+    for image in data['images']:
+        image['id'] = f'image {image["id"]}'
+    for item in data['annotations']:
+        item['image_id'] = f'image {item["image_id"]}'
+    assert not check(tmp_path, data).failed
+
+
+def test_ten_lines_of_a_kind(tmp_path: Path) -> None:
+    data = plain()
+    each(lambda a: a.pop('area'))(data)
+    lines = list(check(tmp_path, data).error_lines())
+    assert len(lines) == 11 and lines[-1] == 'train: no area: 2 more like this'
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (b'', 'Expecting'),
+        (b'<!DOCTYPE html>', "begins with '<!DOCTYPE html>'"),
+        (b'[]', "Expecting '{'"),
+        (b'{"images": [}', 'Expecting value'),
+        (b'{"images": [{} 2]}', "Expecting ',' or ']'"),
+        (b'{"images": []', "Expecting ',' or '}'"),
+        (b'{"images": [], }', 'Expecting a key in double quotes'),
+        (b'{} {}', 'Extra data'),
+        (b'{"images": [], "images": []}', "has the list 'images' twice"),
+        (b'\xef\xbb\xbf{}', 'byte order mark'),
+        (b'{"images": "\xff"}', 'UTF-8'),
+        (b'[' * 100000, 'Expecting'),
+        (b'{"a": ' + b'[' * 100000, 'recursion'),
+    ],
+)
+def test_files_that_are_no_annotations(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / 'train.json'
+    path.write_bytes(content)
+    report = Report()
+    assert check_structure(str(path), source_of(tmp_path), report, True, CLASSES) is None
+    (line,) = report.error_lines()
+    assert words in line and str(path) in line
+
+
+def test_there_is_no_file(tmp_path: Path) -> None:
+    report = Report()
+    assert check_structure(str(tmp_path / 'no.json'), source_of(tmp_path), report, True, CLASSES) is None
+    assert 'no.json: No such file' in next(report.error_lines())
+
+
+def test_a_file_is_read_once_while_it_is_in_use(tmp_path: Path) -> None:
+    path = write(tmp_path, plain())
+    file = CocoFile.read(path)
+    assert CocoFile.read(path) is file
+    write(tmp_path, peculiar())
+    assert CocoFile.read(path) is not file
+
+
+def test_columns_and_annotations(tmp_path: Path) -> None:
+    data = plain()
+    data = {'annotations': data.pop('annotations'), 'more': ['ä'], **data}  # in any order
+    file = CocoFile(write(tmp_path, data))
+    assert len(file) == 12 and file.ids.tolist() == list(range(1, 13))
+    assert file.boxes[2].tolist() == [30.5, 2.0, 30.0, 30.25] and file.areas[0] == 160
+    assert file.image_rows.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert file.category_rows[:3].tolist() == [0, 1, 2]
+    assert file.sizes.tolist() == [[WIDTH, HEIGHT]] * 4
+    assert file.annotations_of([1, 3]) == data['annotations'][3:6] + data['annotations'][9:]
+
+
+def test_annotations_are_found_behind_letters_of_several_bytes(tmp_path: Path) -> None:
+    data = plain()
+    path = tmp_path / 'train.json'
+    path.write_text(json.dumps({'info': 'Übergröße 猫', **data}, ensure_ascii=False, indent=1))
+    assert CocoFile(str(path)).annotations_of({2}) == data['annotations'][6:9]
+
+
+def test_run_lengths_are_read_as_pycocotools_writes_them() -> None:
+    random = np.random.default_rng(0)
+    sizes = random.integers(1, 90, (60, 2))
+    masks = [
+        np.asfortranarray(random.random(size) < share, np.uint8)
+        for size, share in zip(sizes, np.linspace(0, 1, 60), strict=True)
+    ]
+    strings = [run_lengths.encode(pixels)['counts'].decode() for pixels in masks]
+    assert compressed_totals(strings).tolist() == sizes.prod(1).tolist()
+    assert compressed_totals(['', 'o', '~', '€', strings[0], 'O', 'o' * 9 + '0']).tolist() == [
+        -1,
+        -1,
+        -1,
+        -1,
+        sizes[0].prod(),
+        -1,
+        -1,
+    ]
+    assert compressed_totals([]).tolist() == []
+
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+
+
+@pytest.mark.parametrize(
+    ('flag', 'said', 'kind'),
+    [
+        ('color', (48, 64), None),
+        ('color', (64, 48), 'EXIF orientation'),
+        ('color_ignore_orientation', (64, 48), None),
+        ('unchanged', (48, 64), 'EXIF orientation'),
+        ('color', (32, 24), 'image of another size'),
+    ],
+)
+def test_sizes_are_those_of_the_loaded_image(
+    tmp_path: Path, flag: str, said: tuple[int, int], kind: str | None
+) -> None:
+    data = plain()
+    path = write(tmp_path, data)
+    Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'images' / '0.jpg', exif=TURNED)
+    data['images'][0].update(file_name='0.jpg', width=said[0], height=said[1])
+    (tmp_path / 'images' / '0.png').unlink()
+    pipeline = [dict(type='mmdet.LoadImageFromFile', color_type=flag)]
+    report = Report()
+    Path(path).write_text(json.dumps(data))
+    check_structure(path, source_of(tmp_path, pipeline=pipeline), report, False, CLASSES)
+    assert report.kinds() == ({kind} if kind else set())
+
+
+def picture(mode: str, suffix: str = 'png', **options: Any) -> Callable[[Path], None]:
+    return lambda path: Image.new(mode, (WIDTH, HEIGHT)).save(path, suffix, **options)
+
+
+@pytest.mark.parametrize(
+    ('make', 'words'),
+    [
+        (lambda path: path.write_bytes(b''), 'it is empty'),
+        (lambda path: path.write_text('<html>'), 'it is no image'),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), 'cannot be read'),
+        (lambda path: path.unlink(), 'there is no file'),
+        (lambda path: (path.unlink(), path.mkdir()), 'it is a folder'),
+    ],
+)
+def test_images_that_cannot_be_read(tmp_path: Path, make: Callable[[Path], Any], words: str) -> None:
+    write(tmp_path, plain())
+    path = tmp_path / 'images' / '2.png'
+    make(path)
+    report = Report()
+    check_structure(str(tmp_path / 'train.json'), source_of(tmp_path), report, True, CLASSES)
+    (line,) = report.error_lines()
+    assert line.startswith('train: image file: ') and words in line and str(path) in line
+
+
+@pytest.mark.parametrize(
+    ('make', 'notes'),
+    [
+        (picture('L'), {'grey images': 1}),
+        (picture('I;16'), {'images of more than 8 bits, read as 8 bits': 1}),
+        (picture('RGBA'), {}),
+        (picture('P'), {}),
+        (
+            lambda path: picture('RGB')(path.with_name('other.png')),
+            {'images in the folder that the file does not name': 1},
+        ),
+    ],
+)
+def test_unusual_images_make_notes(tmp_path: Path, make: Callable[[Path], Any], notes: dict[str, int]) -> None:
+    write(tmp_path, plain())
+    make(tmp_path / 'images' / '2.png')
+    report = Report()
+    check_structure(str(tmp_path / 'train.json'), source_of(tmp_path), report, True, CLASSES)
+    assert not report.failed
+    assert report.notes['train'] == notes
+
+
+@pytest.mark.parametrize('cfg', [dict(data_prefix={}), dict(data_prefix=dict(img='pictures'))])
+def test_there_is_no_folder_of_images(tmp_path: Path, cfg: dict) -> None:
+    assert check(tmp_path, plain(), **cfg).kinds() == {'image folder'}
+
+
+def test_images_on_another_machine_are_not_looked_at(tmp_path: Path) -> None:
+    report = check(tmp_path, plain(), backend_args=dict(backend='petrel'), data_prefix=dict(img='s3://bucket'))
+    assert not report.failed
+    assert report.unchecked == ['image files that are not on this machine']
+
+
+@pytest.mark.parametrize('classes', [CLASSES, None])
+def test_train_and_val_give_categories_the_same_labels(tmp_path: Path, classes: Sequence[str] | None) -> None:
+    train = CocoFile(write(tmp_path, plain()))
+    for change, kinds in (
+        (lambda data: None, set()),
+        (each(lambda category: category.update(id=category['id'] * 7 + 3), 'categories'), set()),
+        (lambda data: data['categories'].reverse(), {'labels differ'}),
+        (lambda data: data['categories'].pop(), {'labels differ'}),
+    ):
+        data = plain()
+        change(data)
+        report = Report()
+        compare_categories(train, CocoFile(write(tmp_path, data, 'val')), classes, report)
+        assert report.kinds('val') == kinds
