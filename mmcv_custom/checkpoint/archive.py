@@ -57,7 +57,7 @@ def read_archive(file: Path, map_location: MapLocation) -> Any:
             return _read_legacy(opened, map_location)
         require_supported(
             head[:1] != pickle.PROTO or len(head) < len(_LEGACY),
-            'it is a pickle that torch.save did not write: load it where it comes from, and save it with torch.save',
+            'it is a pickle that torch.save did not write: load it as its program does, and save it with torch.save',
         )
         raise pickle.UnpicklingError('torch.save did not write it')
 
@@ -66,17 +66,17 @@ def _read_zip(opened: _BoundedReader, map_location: MapLocation) -> Any:
     with zipfile.ZipFile(opened) as archive:
         entries = archive.infolist()
         records = {entry.filename.partition('/')[2]: entry for entry in entries}
+        require_supported(
+            'constants.pkl' not in records,
+            'it is a TorchScript program, not a checkpoint: load it with torch.jit.load, and save its state_dict()',
+        )
+        require_supported('data.pkl' in records, 'it is a zip archive, but torch.save did not write it: no data.pkl')
         require(len(records) == len(entries), 'several of its records have the same name')
         stored = all(entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1 for entry in entries)
         require_supported(
             stored, 'its records are compressed or encrypted, as torch.save never does: load it and save it again'
         )
         require(sum(entry.file_size for entry in entries) <= opened.size, 'its records overlap')
-        require_supported(
-            'constants.pkl' not in records,
-            'it is a TorchScript program, not a checkpoint: load it with torch.jit.load, and save its state_dict()',
-        )
-        require_supported('data.pkl' in records, 'it is a zip archive, but torch.save did not write it: no data.pkl')
         if 'byteorder' in records:
             little = archive.read(records['byteorder']) == b'little'
             require_supported(little, 'its numbers are not little-endian: save it again on a little-endian machine')

@@ -22,9 +22,9 @@ class Call:
         return self.function, self.args
 
 
-def saved(content: Any, folder: Path) -> bytes:
+def saved(content: Any, folder: Path, **options: Any) -> bytes:
     """The bytes of a file of torch.save."""
-    torch.save(content, folder / 'saved.pth')
+    torch.save(content, folder / 'saved.pth', **options)
     return (folder / 'saved.pth').read_bytes()
 
 
