@@ -6,6 +6,7 @@ python tools/new_config.py upernet_digits --train images/train masks/train --val
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,8 @@ from mmengine.config import Config
 
 from mmcv_custom.cli import Parser, fail, user_errors_in_one_line
 from mmcv_custom.new_config import (
+    Base,
+    Data,
     Draft,
     Options,
     assemble,
@@ -23,11 +26,12 @@ from mmcv_custom.new_config import (
     read_instances,
     read_segments,
 )
+from mmcv_custom.old_configs import OldConfig, Translation, model_of, read_old_config, translate
 
 
 def new_parser() -> Parser:
     parser = Parser(description='Write a config for your own data.')
-    parser.add_argument('name', help='a model of the zoo, which mm-internimage list names, or of configs/demo')
+    parser.add_argument('name', nargs='?', help='a model that mm-internimage list names, or one of configs/demo')
     for split in ('train', 'val', 'test'):
         parser.add_argument(
             f'--{split}',
@@ -42,53 +46,75 @@ def new_parser() -> Parser:
         metavar='NAME',
         help='categories to use, or names of the numbers in the masks; or a file with a name per line',
     )
-    parser.add_argument('--out', help='file to write (default: configs/my_<dataset>.py)')
+    parser.add_argument('--out', metavar='FILE.py', help='file to write (default: configs/my_<dataset>.py)')
     parser.add_argument('--batch-size', type=int, metavar='N', help='images per GPU and step')
-    parser.add_argument('--gpus', type=int, default=1, metavar='N', help='number of GPUs (default %(default)s)')
+    parser.add_argument('--gpus', type=int, default=1, metavar='N', help='number of GPUs (default: %(default)s)')
     parser.add_argument(
         '--size', nargs=2, type=int, metavar=('H', 'W'), help='pixels: of crops for segmentors, the most for detectors'
     )
     parser.add_argument('--from-official', action='store_true', help='start from the official detector or segmentor')
+    parser.add_argument(
+        '--from', dest='old', metavar='OLD.py', help='carry over a config of mmdet 2 or mmseg 0; its code is run'
+    )
     return parser
 
 
 def main() -> None:
     args = new_parser().parse_args()
-    for name, values, low in (
-        ('batch-size', [args.batch_size or 1], 1),
-        ('gpus', [args.gpus], 1),
-        ('size', args.size or [], 32),
-    ):
+    limits = (('--batch-size', [args.batch_size or 1], 1), ('--gpus', [args.gpus], 1), ('--size', args.size or [], 32))
+    for argument, values, least in limits:
         for value in values:
-            if value < low:
-                fail(f'--{name} must be at least {low}, got {value}')
-    for split in ('train', 'val'):
-        if getattr(args, split) is None:
-            fail(f'--{split} must name a folder of images and its annotations')
+            if value < least:
+                fail(f'{argument} must be at least {least}, got {value}')
+    if not args.name and not args.old:
+        fail('name a model, such as mask-rcnn_internimage-t_fpn_1x_coco, or an old config with --from')
 
     with user_errors_in_one_line():
-        base = find_base(args.name)
+        old = read_old_config(args.old) if args.old else None
+        base = find_base(args.name or model_of(old))
+        wishes = translate(old, base.cfg) if old else Translation()
         paths = {split: tuple(getattr(args, split)) for split in ('train', 'val', 'test') if getattr(args, split)}
-        data = (read_instances if base.detects else read_segments)(paths, names_of(args.classes))
-        options = Options(
-            batch_size=args.batch_size,
-            gpus=args.gpus,
-            size=args.size and tuple(args.size),
-            from_official=args.from_official,
-        )
-        draft = assemble(base, data, options)
+        paths = {**wishes.paths, **paths}
+        data = read_data(base, old, paths, names_of(args.classes), wishes)
+        draft = assemble(base, data, options_of(args, wishes))
 
     folder = Path('configs' if os.path.isdir('configs') else '.')
-    out = Path(args.out or folder / f'my_{data.name}.py')
+    out = Path(args.out or folder / f'my_{data.name if data else Path(args.old).stem}.py')
     cfg = read_draft(draft, out)
     # The data check goes here.
     write(draft, out)
-    images = data.splits['train'].count
-    facts = [*draft.notes, length_of(cfg, images, args.gpus)]
-    shown = ', '.join(data.classes[:20]) + (' ...' if len(data.classes) > 20 else '')
-    print(f'{out} written: {base.title}\n- {len(data.classes)} classes: {shown}')
-    print(*(f'- {fact}' for fact in facts), 'Next:', sep='\n')
-    print(*(f'    {command}' for command in commands(cfg, out, args.gpus)), sep='\n')
+    facts = list(draft.notes)
+    if data:
+        names = ', '.join(data.classes[:20]) + (' ...' if len(data.classes) > 20 else '')
+        facts = [f'{len(data.classes)} classes: {names}', *facts, length_of(cfg, data.splits['train'].count, args.gpus)]
+    facts += [f'not carried over: {note}' for note in wishes.notes]
+    print(f'{out} written: {base.title}', *(f'- {fact}' for fact in facts), 'Next:', sep='\n')
+    print(*(f'    {command}' for command in commands(cfg, out, args.gpus, wishes.amp)), sep='\n')
+
+
+def read_data(
+    base: Base, old: OldConfig | None, paths: dict, names: list[str] | None, wishes: Translation
+) -> Data | None:
+    """The user's dataset; ``None`` for that of the model's config, if an old config says nothing else."""
+    for split in ('train', 'val') if paths or not old else ():
+        if split not in paths:
+            fail(f'--{split} must name a folder of images and their annotations')
+    if not paths:
+        return None
+    return (read_instances if base.detects else read_segments)(paths, names or wishes.classes)
+
+
+def options_of(args: argparse.Namespace, wishes: Translation) -> Options:
+    """The arguments, and where they say nothing what the old config asks for."""
+    return Options(
+        batch_size=args.batch_size or wishes.batch_size,
+        gpus=args.gpus,
+        size=tuple(args.size) if args.size else wishes.size,
+        resizes={} if args.size else wishes.resizes,
+        lr=wishes.lr,
+        from_official=args.from_official,
+        settings=wishes.settings,
+    )
 
 
 def names_of(arguments: list[str] | None) -> list[str] | None:

@@ -35,6 +35,8 @@ class Options:
         batch_size: Images per GPU and step; default that of the model's config.
         gpus: Number of GPUs.
         size: Height and width, in pixels: of crops for segmentors, the most for detectors; default chosen by the data.
+        resizes: By ``'train'`` and ``'test'``, the step of the pipelines that resizes images; without ``size``.
+        lr: Learning rate; default that of the model's config in proportion to the images per step.
         from_official: Start from the official detector or segmentor instead of the backbone.
         settings: Further settings, nested like the config. They win.
     """
@@ -42,6 +44,8 @@ class Options:
     batch_size: int | None = None
     gpus: int = 1
     size: tuple[int, int] | None = None
+    resizes: Mapping[str, Any] = field(default_factory=dict)
+    lr: float | None = None
     from_official: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,29 +64,35 @@ class Draft:
 
 
 BASE = '@BASE@'
+SPLITS = dict(train='training', val='validation')
 
 
-def assemble(base: Base, data: Data, options: Options) -> Draft:
-    """The config that trains a model on a dataset.
+def assemble(base: Base, data: Data | None, options: Options) -> Draft:
+    """The config that trains a model on a dataset; without one, on that of the model's config.
 
     Raises:
         UserError: Model and dataset do not fit, or there is no official checkpoint to start from.
     """
-    if base.needs_masks and not data.has_masks:
-        raise UserError(
-            f'{data.splits["train"].annotations}: no object has a mask (segmentation), which {base.title} needs; dino '
-            'and cascade-rcnn need boxes only'
-        )
-    notes = list(data.notes)
-    variables, settings = (_detection if base.detects else _segmentation)(base, data, options, notes)
-    merge(settings, {'model': class_edits(base.cfg.model, len(data.classes), variables)})
+    variables: Variables = []
+    settings: dict[str, Any] = {}
+    title, notes = base.title, []
+    if data:
+        if base.needs_masks and not data.has_masks:
+            raise UserError(
+                f'{data.splits["train"].annotations}: no object has a mask (segmentation), which {base.title} needs; '
+                'dino and cascade-rcnn need boxes only'
+            )
+        notes += data.notes
+        variables, settings = (_detection if base.detects else _segmentation)(base, data, options, notes)
+        merge(settings, {'model': class_edits(base.cfg.model, len(data.classes), variables)})
+        images = [f'{data.splits[split].count} {name}' for split, name in SPLITS.items()]
+        number = '1 class' if len(data.classes) == 1 else f'{len(data.classes)} classes'
+        title += f' for {data.name}: {number}, {" and ".join(images)} images'
     merge(settings, _weights(base, options, notes))
     merge(settings, _batch(base, options, notes))
     merge(settings, options.settings)
-    images = [f'{data.splits[split].count} {name}' for split, name in (('train', 'training'), ('val', 'validation'))]
-    number = '1 class' if len(data.classes) == 1 else f'{len(data.classes)} classes'
     paragraphs = [
-        [f'# {base.title} for {data.name}: {number}, {" and ".join(images)} images.', f'_base_ = {BASE}'],
+        [f'# {title}.', f'_base_ = {BASE}'],
         [assignment(*variable) for variable in variables],
         [assignment(key, settings[key]) for key in ORDER if key in settings],
         [assignment(key, value) for key, value in settings.items() if key not in ORDER],
@@ -107,13 +117,13 @@ def _detection(base: Base, data: Data, options: Options, notes: list[str]) -> tu
     if replaced:
         dataset = dict(type='CocoDataset', **dataset)
     variables = [('data_root', data.root), ('classes', data.classes), ('dataset', dataset)]
-    variables += pipelines.detection(base, options.size, replaced, notes)
+    variables += pipelines.detection(base, options.size, options.resizes, replaced, notes)
     settings: dict[str, Any] = {}
     for split, files in data.splits.items():
         files_of_split: dict[str, Any] = dict(
             ann_file=within(data.root, files.annotations), data_prefix=dict(img=within(data.root, files.images))
         )
-        if replaced or options.size:
+        if replaced or options.size or options.resizes:
             files_of_split['pipeline'] = Code(pipelines.NAMES[split])
         variables.append((split, extended('dataset', **files_of_split)))
         changes: dict[str, Any] = dict(_delete_=True) if replaced else {}
@@ -132,7 +142,7 @@ def _detection(base: Base, data: Data, options: Options, notes: list[str]) -> tu
 def _segmentation(base: Base, data: Data, options: Options, notes: list[str]) -> tuple[Variables, dict[str, Any]]:
     """The variables and settings that give a segmentor its data."""
     crop = options.size or pipelines.fitting_crop(base, data)
-    changed, model = pipelines.segmentation(base, crop, notes)
+    changed, model = pipelines.segmentation(base, crop, options.resizes, notes)
     dataset: dict[str, Any] = dict(type='BaseSegDataset', data_root=Code('data_root'))
     dataset.update(metainfo=dict(classes=Code('classes')), img_suffix=data.suffixes[0])
     if data.suffixes[1] != '.png':  # the default
@@ -188,6 +198,9 @@ def _batch(base: Base, options: Options, notes: list[str]) -> dict[str, Any]:
     if batch_size != default:
         settings['train_dataloader'] = dict(batch_size=batch_size)
     step, lr = batch_size * options.gpus, base.cfg.optim_wrapper.optimizer.lr
+    if options.lr is not None:
+        notes.append(f'learning rate {expression(options.lr)}')
+        return settings if options.lr == lr else {**settings, 'optim_wrapper': dict(optimizer=dict(lr=options.lr))}
     scaled = float(f'{lr * step / base.batch_size:.6g}')
     notes.append(f'learning rate {expression(scaled)} for {step} image{"s" if step > 1 else ""} per step')
     if step != base.batch_size:
@@ -214,8 +227,8 @@ def length_of(cfg: Config, images: int, gpus: int) -> str:
     return text
 
 
-def commands(cfg: Config, out: Path, gpus: int) -> list[str]:
-    """The commands that train and evaluate a config, for a shell in the working folder."""
+def commands(cfg: Config, out: Path, gpus: int, amp: bool) -> list[str]:
+    """The commands that train, in mixed precision if ``amp``, and evaluate; for a shell in the working folder."""
     length = cfg.train_cfg
     name = f'iter_{length.max_iters}.pth' if 'max_iters' in length else f'epoch_{length.max_epochs}.pth'
     checkpoint = f'{cfg.get("work_dir") or f"work_dirs/{out.stem}"}/{name}'
@@ -228,7 +241,7 @@ def commands(cfg: Config, out: Path, gpus: int) -> list[str]:
         program = 'mm-internimage {}' if gpus == 1 else f'torchrun --nproc-per-node {gpus} -m mmcv_custom {{}}'
         processes = [] if gpus == 1 else ['--launcher pytorch']
     return [
-        ' '.join([program.format('train'), shlex.quote(str(out)), *processes]),
+        ' '.join([program.format('train'), shlex.quote(str(out)), *processes, *(['--amp'] if amp else [])]),
         ' '.join(
             [program.format('test'), shlex.quote(str(out)), shlex.quote(checkpoint), *processes, '--show-dir pictures']
         ),

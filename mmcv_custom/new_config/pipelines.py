@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -16,36 +16,44 @@ NAMES = dict(train='train_pipeline', val='test_pipeline', test='test_pipeline')
 STEP = 32  # pixels of an image per pixel of the coarsest features
 
 
-def detection(base: Base, size: tuple[int, int] | None, replaced: bool, notes: list[str]) -> Variables:
+def detection(
+    base: Base, size: tuple[int, int] | None, resizes: Mapping[str, Any], replaced: bool, notes: list[str]
+) -> Variables:
     """The pipelines of a detector, if they need a name: where its datasets are replaced or its images resized.
 
     Args:
         base: The detector's config.
         size: The height and width that images are made to fit; ``None`` for those of its config.
+        resizes: By ``'train'`` and ``'test'``, the step that resizes images, if ``size`` is ``None``.
         replaced: Whether the datasets are replaced.
         notes: Gets what the user should know.
     """
     resizers = ('Resize', 'RandomResize', 'RandomChoice')
-    if size is None:
-        longer, shorter = _step(_pipeline(base, 'test')[1], resizers)[1].scale
-        notes.append(f'images are resized to at most {longer}x{shorter} pixels; --size changes it')
+    if size:
+        scale = (max(size), min(size))  # mmdet: the longer side, then the shorter
+        resizes = dict.fromkeys(('train', 'test'), dict(type='Resize', scale=scale, keep_ratio=True))
+        if _step(_pipeline(base, 'train')[1], resizers)[1].type != 'Resize':  # several sizes
+            smallest = (scale[0], round(0.6 * scale[1]))  # 480 of 800, as most models have it
+            resizes['train'] = dict(type='RandomResize', scale=[smallest, scale], keep_ratio=True)
     variables: Variables = []
-    for split in ('train', 'test') if replaced or size else ():
+    for split in ('train', 'test') if replaced or resizes else ():
         path, pipeline = _pipeline(base, split)
         variables.append((NAMES[split], Code(path)))
-        if size is None:
-            continue
-        scale = (max(size), min(size))  # mmdet: the longer side, then the shorter
-        index, step = _step(pipeline, resizers)
-        if step.type == 'Resize':
-            variables.append((f'{NAMES[split]}[{index}].scale', scale))
-        else:
-            smallest = (scale[0], round(0.6 * scale[1]))  # 480 of 800, as most models have it
-            several = dict(type='RandomResize', scale=[smallest, scale], keep_ratio=True)
-            variables.append((f'{NAMES[split]}[{index}]', several))
-    if size and 'tta_pipeline' in base.cfg:
+        if split in resizes:
+            index, step = _step(pipeline, resizers)
+            variables.append(_changed(f'{NAMES[split]}[{index}]', step, resizes[split]))
+    scale = resizes['test']['scale'] if 'test' in resizes else _step(_pipeline(base, 'test')[1], resizers)[1].scale
+    notes.append(f'images are resized to at most {max(scale)}x{min(scale)} pixels; --size changes it')
+    if 'test' in resizes and 'tta_pipeline' in base.cfg:
         variables += [('tta_pipeline', Code('_base_.tta_pipeline')), ('tta_pipeline[1].transforms[0][0].scale', scale)]
     return variables
+
+
+def _changed(target: str, step: ConfigDict, new: Mapping[str, Any]) -> tuple[str, Any]:
+    """The assignment that makes a step of a pipeline another one."""
+    if {**step, 'scale': None} == {**new, 'scale': None}:
+        return f'{target}.scale', new['scale']
+    return target, new
 
 
 def fitting_crop(base: Base, data: Data) -> tuple[int, int]:
@@ -58,7 +66,9 @@ def fitting_crop(base: Base, data: Data) -> tuple[int, int]:
     return height, width
 
 
-def segmentation(base: Base, crop: tuple[int, int], notes: list[str]) -> tuple[Variables, dict[str, Any]]:
+def segmentation(
+    base: Base, crop: tuple[int, int], resizes: Mapping[str, Any], notes: list[str]
+) -> tuple[Variables, dict[str, Any]]:
     """The pipelines of a segmentor, with crops of a height and width, and what its model must know about these.
 
     Images are resized in proportion to the crops: what a model's config says about 512 pixels holds for the new size.
@@ -72,11 +82,13 @@ def segmentation(base: Base, crop: tuple[int, int], notes: list[str]) -> tuple[V
         index, loading = _step(pipeline, ('LoadAnnotations',))
         if loading.get('reduce_zero_label'):
             variables.append((f'{NAMES[split]}[{index}]', dict(type='LoadAnnotations')))
-        for index, step in enumerate(pipeline if crop != old else ()):
-            if step.type in ('Resize', 'RandomResize'):
-                width, height = (round(side * crop[0] / old[0]) for side in step.scale)
-                variables.append((f'{NAMES[split]}[{index}].scale', (width, height)))
-            elif step.type == 'RandomCrop':
+        for index, step in enumerate(pipeline):
+            if step.type in ('Resize', 'RandomResize') and (crop != old or split in resizes):
+                scale = tuple(round(side * crop[0] / old[0]) for side in step.scale)
+                variables.append(
+                    _changed(f'{NAMES[split]}[{index}]', step, resizes.get(split, dict(step, scale=scale)))
+                )
+            elif step.type == 'RandomCrop' and crop != old:
                 variables.append((f'{NAMES[split]}[{index}].crop_size', Code('crop_size')))
     if crop == old:
         return variables, {}

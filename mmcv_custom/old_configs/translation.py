@@ -1,0 +1,278 @@
+"""What to carry over from an old config to one for a model here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..errors import UserError
+from ..models.arch import Arch
+from .reading import OldConfig
+from .schedule import same, settings_of
+
+# What needs no translation: used above where it stands, part of every run here, or without effect on results.
+KNOWN = {
+    *('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'total_epochs', 'total_iters', 'fp16'),
+    *('checkpoint_config', 'log_config', 'evaluation', 'workflow', 'dist_params', 'log_level', 'cudnn_benchmark'),
+    *('find_unused_parameters', 'opencv_num_threads', 'mp_start_method', 'auto_resume', 'gpu_ids', 'device', 'seed'),
+    *(
+        'dataset_type',
+        'data_root',
+        'classes',
+        'CLASSES',
+        'img_norm_cfg',
+        'train_pipeline',
+        'test_pipeline',
+        'crop_size',
+    ),
+    *('load_from', 'resume_from', 'work_dir', 'custom_hooks', 'pretrained', 'norm_cfg', 'depths', 'auto_scale_lr'),
+    *('file_client_args', 'num_classes', 'custom_imports', 'img_scale', 'val_pipeline', 'backbone_norm_cfg'),
+}
+# Steps of pipelines that mmdet 3 and mmseg 1 leave to the model, or have under other names.
+STEPS = {'Normalize', 'Pad', 'DefaultFormatBundle', 'Collect', 'ImageToTensor', 'Resize', 'AutoAugment'}
+
+
+@dataclass
+class Translation:
+    """What an old config asks for.
+
+    Attributes:
+        paths: Folder of images, and file or folder of annotations, of each split; empty if it does not say.
+        classes: Names of the classes; ``None`` if it does not say.
+        dataset_type: Type of the training dataset.
+        batch_size: Images per GPU.
+        lr: Learning rate.
+        size: Height and width of crops, for segmentors.
+        resizes: The step that resizes images, by ``'train'`` and ``'test'``.
+        settings: Other settings that differ from those of the model's config here.
+        amp: Whether it trains in mixed precision.
+        notes: What is not carried over.
+    """
+
+    paths: dict[str, tuple[str, str]] = field(default_factory=dict)
+    classes: list[str] | None = None
+    dataset_type: str = ''
+    batch_size: int | None = None
+    lr: float | None = None
+    size: tuple[int, int] | None = None
+    resizes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    amp: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def translate(old: OldConfig, cfg: Config) -> Translation:
+    """What an old config asks for that the config of its model here does not have.
+
+    Args:
+        old: The old config.
+        cfg: The config of the model.
+
+    Raises:
+        UserError: Its data cannot be carried over.
+    """
+    content, found = old.content, Translation()
+    _data(old, found)
+    if cfg.default_scope == 'mmseg' and found.classes is None and found.dataset_type not in ('', 'CustomDataset'):
+        _known_dataset(old, cfg, found)
+    _pipelines(old, cfg, found)
+    found.lr = (content.get('optimizer') or {}).get('lr')
+    found.amp = bool(content.get('fp16'))
+    for key, value in settings_of(content, cfg, found.notes).items():
+        found.settings.setdefault(key, value)
+    model = _model(content.get('model') or {}, cfg, found.notes)
+    if model:
+        found.settings['model'] = model
+    norm = {**(content.get('img_norm_cfg') or {})}
+    norm['bgr_to_rgb'] = norm.pop('to_rgb', cfg.model.data_preprocessor.bgr_to_rgb)
+    if changed := {key: value for key, value in norm.items() if not same(value, cfg.model.data_preprocessor.get(key))}:
+        found.settings.setdefault('model', {})['data_preprocessor'] = changed
+    workers = (content.get('data') or {}).get('workers_per_gpu')
+    if workers is not None and workers != cfg.train_dataloader.num_workers:
+        found.settings.setdefault('train_dataloader', {}).update(num_workers=workers, persistent_workers=workers > 0)
+    found.notes += [
+        key for key in content if key not in KNOWN and key[0] != '_' and isinstance(content[key], dict | bool)
+    ]
+    return found
+
+
+def _data(old: OldConfig, found: Translation) -> None:
+    data = old.content.get('data') or {}
+    found.batch_size = data.get('samples_per_gpu')
+    for split in ('train', 'val', 'test'):
+        if dataset := data.get(split):
+            dataset = _unwrap(old, split, dataset, found)
+            paths = _paths(dataset)
+            if paths and not (split == 'test' and paths == found.paths.get('val')):
+                found.paths[split] = paths
+            if split == 'train':
+                found.dataset_type = dataset.get('type', '')
+                names = dataset.get('classes')
+                if isinstance(names, str):  # a file with a name per line
+                    names = Path(names).read_text().split('\n') if os.path.isfile(names) else [names]
+                found.classes = [name.strip() for name in names if name.strip()] if names else None
+            known = {
+                'type',
+                'data_root',
+                'ann_file',
+                'img_prefix',
+                'img_dir',
+                'ann_dir',
+                'pipeline',
+                'classes',
+                'test_mode',
+            }
+            known |= {'samples_per_gpu', 'img_suffix', 'seg_map_suffix', 'palette', 'metainfo'}
+            found.notes += [f'data.{split}.{key}' for key in dataset if key not in known]
+    known = {'samples_per_gpu', 'workers_per_gpu', 'train', 'val', 'test', 'persistent_workers'}
+    found.notes += [f'data.{key}' for key in data if key not in known and not key.endswith('_dataloader')]
+
+
+def _known_dataset(old: OldConfig, cfg: Config, found: Translation) -> None:
+    """A dataset whose classes mmseg knows, such as ADE20KDataset: that of the model's config, in other folders."""
+    for split, (images, masks) in found.paths.items():
+        dataset = cfg[f'{split}_dataloader'].dataset
+        if dataset.type != found.dataset_type:
+            raise UserError(
+                f'--from {old.path}: data.{split} is a {found.dataset_type}, and that of the model here a '
+                f'{dataset.type}; name another model before --from, or set type=CustomDataset and classes'
+            )
+        old_paths = [os.path.join(dataset.data_root, dataset.data_prefix[key]) for key in ('img_path', 'seg_map_path')]
+        if list(map(os.path.normpath, old_paths)) != list(map(os.path.normpath, (images, masks))):
+            place = dict(data_root='', data_prefix=dict(img_path=images, seg_map_path=masks))
+            found.settings[f'{split}_dataloader'] = dict(dataset=place)
+            if split == 'val':
+                found.settings['test_dataloader'] = dict(dataset=place)
+    found.paths = {}
+
+
+def _unwrap(old: OldConfig, split: str, dataset: Any, found: Translation) -> Mapping[str, Any]:
+    """The dataset within RepeatDataset and the like."""
+    if isinstance(dataset, list | tuple) or 'datasets' in dataset or isinstance(dataset.get('ann_file'), list | tuple):
+        raise UserError(
+            f'--from {old.path}: data.{split} joins several datasets, which is not carried over; name one with '
+            f'--{split}'
+        )
+    if dataset.get('split'):
+        raise UserError(
+            f'--from {old.path}: data.{split}.split lists images, which is not carried over; give each split a folder '
+            f'of its own and name it with --{split}'
+        )
+    if isinstance(dataset.get('dataset'), Mapping):
+        times = f' times={dataset["times"]}' if 'times' in dataset else ''
+        found.notes.append(f'data.{split}.type={dataset.get("type")}{times}')
+        return _unwrap(old, split, dataset['dataset'], found)
+    return dataset
+
+
+def _paths(dataset: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Images and annotations, under the names of mmdet 2 or mmseg 0."""
+    images = dataset.get('img_prefix', dataset.get('img_dir'))
+    annotations = dataset.get('ann_file', dataset.get('ann_dir'))
+    if not isinstance(images, str) or not isinstance(annotations, str):
+        return None
+    root = dataset.get('data_root') or ''
+    return os.path.join(root, images), os.path.join(root, annotations)
+
+
+def _pipelines(old: OldConfig, cfg: Config, found: Translation) -> None:
+    content = old.content
+    data = content.get('data') or {}
+    train = _steps(content.get('train_pipeline') or (data.get('train') or {}).get('pipeline') or [])
+    test = _steps(content.get('test_pipeline') or (data.get('test') or {}).get('pipeline') or [])
+    for split, steps in (('train', train), ('test', test)):
+        ours = _steps(_first_pipeline(cfg[f'{split}_dataloader'].dataset))
+        for step in steps:
+            if step['type'] == 'RandomCrop' and cfg.default_scope == 'mmseg' and split == 'train':
+                height, width = step['crop_size']
+                found.size = (height, width)
+            if step['type'] in ('Resize', 'MultiScaleFlipAug') and step.get('img_scale'):
+                resize = _resize(step, step['img_scale'])
+                if not any(same(resize, here) for here in ours):
+                    found.resizes[split] = resize
+            if step['type'] == 'LoadAnnotations' and step.get('reduce_zero_label') and found.classes:
+                raise UserError(
+                    f'--from {old.path}: reduce_zero_label=True is not carried over for own classes; write masks in '
+                    'which 255 is ignored and classes begin at 0'
+                )
+    if train:
+        types = {step['type'] for step in _steps(_first_pipeline(cfg.train_dataloader.dataset))}
+        unknown = [step['type'] for step in train if step['type'] not in types | STEPS]
+        if 'RandomChoice' not in types:
+            unknown += [step['type'] for step in train if step['type'] == 'AutoAugment']
+        found.notes += [f'{name} in train_pipeline' for name in unknown]
+
+
+def _resize(step: Mapping[str, Any], scale: Any) -> dict[str, Any]:
+    """A Resize of mmdet 2 or mmseg 0 as a transform of today."""
+    keep_ratio = step.get('keep_ratio', True)
+    if isinstance(scale, list) and len(scale) == 1:
+        scale = tuple(scale[0])
+    if isinstance(scale, list) and isinstance(scale[0], list | tuple):
+        if step.get('multiscale_mode', 'range') == 'value':
+            return dict(type='RandomChoiceResize', scales=[tuple(one) for one in scale], keep_ratio=keep_ratio)
+        return dict(type='RandomResize', scale=[tuple(one) for one in scale], keep_ratio=keep_ratio)
+    if step.get('ratio_range'):
+        ratios = tuple(step['ratio_range'])
+        return dict(type='RandomResize', scale=tuple(scale), ratio_range=ratios, keep_ratio=keep_ratio)
+    return dict(type='Resize', scale=tuple(scale), keep_ratio=keep_ratio)
+
+
+def _steps(pipeline: Any) -> list[Mapping[str, Any]]:
+    return [step for step in pipeline if isinstance(step, Mapping) and 'type' in step]
+
+
+def _first_pipeline(dataset: Any) -> Any:
+    """The pipeline of a dataset, or of the first within it."""
+    while 'pipeline' not in dataset:
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    return dataset['pipeline']
+
+
+def _model(old: Mapping[str, Any], cfg: Config, notes: list[str]) -> dict[str, Any]:
+    """Settings of the backbone that differ. What else differs in the model is noted, with its path."""
+    backbone = dict(old.get('backbone') or {})
+    base = cfg.model.backbone
+    preset = Arch.resolve(base.get('arch', 'tiny'), {key: base[key] for key in base if key in _ARCH})
+    present = {**{name: getattr(preset, name) for name in _ARCH}, 'with_cp': False, 'frozen_stages': -1, **base}
+    ignored = ('type', 'init_cfg', 'out_indices', 'pretrained', 'use_clip_projector')
+    changed = {
+        key: value
+        for key, value in backbone.items()
+        if key not in ignored and (key not in present or not same(present[key], value))
+    }
+    settings: dict[str, Any] = {}
+    for key, value in changed.items():
+        if key in present:
+            settings[key] = value
+        else:
+            notes.append(f'model.backbone.{key}={value!r}')
+    notes += _differences({key: value for key, value in old.items() if key != 'backbone'}, cfg.model, 'model')
+    return dict(backbone=settings) if settings else {}
+
+
+_ARCH = [entry.name for entry in fields(Arch)]
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
+    """The paths below which an old model differs from the new one; whole parts where the new one has none."""
+    for key, value in old.items():
+        if key in ('type', 'num_classes', 'in_channels', 'class_weight', 'pretrained', 'norm_cfg'):
+            continue
+        here, present = f'{path}.{key}', new.get(key) if isinstance(new, Mapping) else None
+        if isinstance(value, Mapping) and isinstance(present, Mapping):
+            yield from _differences(value, present, here)
+        elif isinstance(value, list) and isinstance(present, list) and value and isinstance(value[0], Mapping):
+            if len(value) != len(present):
+                yield here
+            for index, (one, other) in enumerate(zip(value, present, strict=False)):
+                yield from _differences(one, other, f'{here}[{index}]')
+        elif isinstance(value, Mapping) and key not in ('train_cfg', 'test_cfg') and not value:
+            continue
+        elif not same(value, present):
+            yield here if isinstance(value, Mapping | list) else f'{here}={value!r}'
