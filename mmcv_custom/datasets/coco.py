@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from functools import cached_property
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -171,9 +171,9 @@ class CocoFile:
 
         masks = [annotation.get('segmentation') for annotation in block]
         self.faults.extend(Fault(first + i, kind, text) for i, kind, text in mask_faults(masks))
-        boxes = np.array(column('bbox', _is_box, (0, 0, 0, 0), 'expected [x, y, width, height]'), np.float64)
+        boxes = np.array(column('bbox', is_box, (0, 0, 0, 0), 'expected [x, y, width, height]'), np.float64)
         boxes = boxes.reshape(-1, 4)
-        areas = column('area', _is_number, None, 'expected a number', required=False)
+        areas = column('area', is_number, None, 'expected a number', required=False)
         known = np.array([area is not None for area in areas], bool)
         return dict(
             ids=_ids(column('id', is_id, -1, 'expected a whole number')),
@@ -196,10 +196,11 @@ def is_id(value: Any) -> bool:
 
 def number_or_nan(value: Any) -> float:
     """A number of the file as it is, NaN for anything else."""
-    return value if _is_number(value) else np.nan
+    return value if is_number(value) else np.nan
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a number, not true or false."""
     return type(value) is int or type(value) is float
 
 
@@ -207,8 +208,9 @@ def _is_flag(value: Any) -> bool:
     return type(value) in (int, float, bool) and value in (0, 1)
 
 
-def _is_box(value: Any) -> bool:
-    return type(value) is list and len(value) == 4 and all(map(_is_number, value))
+def is_box(value: Any) -> TypeGuard[list[float]]:
+    """Whether a value is a list of four numbers."""
+    return type(value) is list and len(value) == 4 and all(map(is_number, value))
 
 
 def _is(value: Any) -> str:

@@ -16,6 +16,8 @@ OUT = 0.1  # share of the image's side by which a box must stick out to look lik
 STICKING_OUT = 1 / 3  # share of boxes that must do so
 CORNERS = 0.95  # share of boxes that must lie inside when they are read as two corners
 FEWEST = 3  # boxes from which on corners are recognised
+SHARES, TWO_CORNERS = 'shares of the image from 0 to 1', 'two corners [x1, y1, x2, y2]'
+MEANINGS = {SHARES: 'normalised boxes', TWO_CORNERS: 'boxes are corners'}  # kinds of errors
 
 
 def check_boxes(
@@ -83,18 +85,11 @@ def _check_all(
     boxes, sizes = file.boxes[placed], sizes[placed]
     if not len(boxes):
         return False
-    corner, size = boxes[:, :2], boxes[:, 2:]
     example = f'such as {_numbers(boxes[0])} in an image of {sizes[0, 0]:g}x{sizes[0, 1]:g}'
     expected = 'expected [x, y, width, height] in pixels'
-    if boxes.min() >= 0 and (corner + size).max() <= 1 + 1e-3 and (boxes % 1).any() and sizes.min() > 1:
-        text = f'all {len(boxes)} boxes lie in the first pixel, {example}: they are divided by the size; {expected}'
-        report.error(Harm.WRONG, 'normalised boxes', source.split, f'{file.path}: {text}')
-        return True
-    out = (corner + size > sizes * (1 + OUT)).any(1)
-    as_corners = ((corner >= -ROUNDING) & (size >= corner) & (size <= sizes + ROUNDING)).all(1)
-    if len(boxes) >= FEWEST and out.mean() > STICKING_OUT and as_corners.mean() > CORNERS:
-        text = f'{out.sum()} of {len(boxes)} boxes stick out far, {example}; as two corners they lie inside'
-        report.error(Harm.WRONG, 'boxes are corners', source.split, f'{file.path}: {text}; {expected}')
+    if meaning := meaning_of(boxes, sizes):
+        text = f'the {len(boxes)} boxes look like {meaning}, {example}; {expected}, which --fix writes'
+        report.error(Harm.WRONG, MEANINGS[meaning], source.split, f'{file.path}: {text}')
         return True
     if not overlaps.any():
         text = f'none of {len(boxes)} boxes lies in its image, {example}; {expected} of the image as it is stored'
@@ -110,6 +105,25 @@ def _check_all(
         report.error(Harm.LOST, 'no area', source.split, f'{file.path}: {text}')
         return True
     return False
+
+
+def meaning_of(boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> str | None:
+    """What all boxes of a file together are, if they are not pixels x, y, width, height: a key of ``MEANINGS``.
+
+    Args:
+        boxes: (N, 4) finite.
+        sizes: (N, 2) width and height of their images, above 0.
+    """
+    if not len(boxes):
+        return None
+    corner, size = boxes[:, :2], boxes[:, 2:]
+    if boxes.min() >= 0 and (corner + size).max() <= 1 + 1e-3 and (boxes % 1).any() and sizes.min() > 1:
+        return SHARES
+    out = (corner + size > sizes * (1 + OUT)).any(1)
+    as_corners = ((corner >= -ROUNDING) & (size >= corner) & (size <= sizes + ROUNDING)).all(1)
+    if len(boxes) >= FEWEST and out.mean() > STICKING_OUT and as_corners.mean() > CORNERS:
+        return TWO_CORNERS
+    return None
 
 
 def _numbers(box: NDArray[np.float64]) -> str:

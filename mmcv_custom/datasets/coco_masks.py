@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .report import Harm
-from .rle import compressed_totals
+from .rle import compressed_sums
 
 FARTHEST = 1e6  # pixels; no image is as large, and pycocotools' memory grows with the length of a polygon
 
@@ -57,7 +57,7 @@ def mask_faults(segmentations: Sequence[Any]) -> Iterator[tuple[int, str, str]]:
             yield i, 'malformed mask', f'its counts are {counts!r:.40}, expected a string or whole numbers'
         elif sum(counts) != size[0] * size[1]:
             yield i, 'run lengths do not fit', _misfit(sum(counts), size[0] * size[1])
-    for (i, area), total in zip(compressed, compressed_totals(strings).tolist(), strict=True):
+    for (i, area), (total, _) in zip(compressed, compressed_sums(strings).tolist(), strict=True):
         if total < 0:
             yield i, 'malformed mask', 'its counts are no compressed run lengths'
         elif total != area:
@@ -75,6 +75,15 @@ def rle_size(mask: Any) -> tuple[int, int]:
 def is_good_part(part: Any) -> bool:
     """Whether a polygon has at least three points."""
     return isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0
+
+
+def mask_area(mask: Any) -> float:
+    """Area of a mask without faults, in square pixels: of polygons by the shoelace formula, overlaps counted twice."""
+    if isinstance(mask, dict):
+        counts = mask['counts']
+        return float(sum(counts[1::2]) if isinstance(counts, list) else compressed_sums([counts])[0, 1])
+    parts = [np.array(part, np.float64).reshape(-1, 2) for part in mask]
+    return sum(abs(float(np.sum(x * np.roll(y, 1) - y * np.roll(x, 1)))) / 2 for x, y in (part.T for part in parts))
 
 
 def _misfit(total: int, area: int) -> str:

@@ -157,13 +157,15 @@ def compare_categories(
 def _similar(name: str, known: Sequence[str]) -> str | None:
     """A name that is probably meant, first one that differs in case, spaces or signs only."""
     for other in known:
-        if _letters(other) == _letters(name):
+        if same_letters(name, other):
             return other
     return next(iter(difflib.get_close_matches(name, known, 1, 0.8)), None)
 
 
-def _letters(name: str) -> str:
-    return ''.join(char for char in name.casefold() if char.isalnum()) or name
+def same_letters(name: str, other: str) -> bool:
+    """Whether two names differ in case, spaces and signs only."""
+    letters, others = (''.join(char for char in text.casefold() if char.isalnum()) for text in (name, other))
+    return letters == others != ''
 
 
 def _list(names: Sequence[Hashable], limit: int = 5) -> str:

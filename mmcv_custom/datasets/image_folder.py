@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Collection
+from urllib.parse import unquote
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 # What names may differ in: how both are written for the comparison, and what the difference is.
@@ -48,7 +49,7 @@ class ImageFolder:
             return slashes, 'it has backslashes'
         parts = slashes.split('/')
         if '?d=' in slashes:  # Label Studio: /data/local-files/?d=folder/name
-            parts = slashes.partition('?d=')[2].split('/')
+            parts = unquote(slashes.partition('?d=')[2]).split('/')
         for start in range(len(parts)):
             if self.has(candidate := '/'.join(parts[start:])):
                 if start == 0 or '?d=' in slashes or '://' in slashes:

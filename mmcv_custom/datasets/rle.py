@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def compressed_totals(strings: Sequence[str]) -> NDArray[np.int64]:
-    """Number of pixels that compressed run lengths cover.
+def compressed_sums(strings: Sequence[str]) -> NDArray[np.int64]:
+    """Numbers of pixels that compressed run lengths cover, and that belong to the mask.
 
     A character holds five bits of a number, the lowest first; a bit of 32 says that more follow, and the highest bit of
     the last five is the sign. From the fourth number on, a number is the difference to the one two places before.
@@ -18,9 +18,10 @@ def compressed_totals(strings: Sequence[str]) -> NDArray[np.int64]:
         strings: ``counts`` of N masks.
 
     Returns:
-        (N,) sums of the run lengths; -1 for a string that is malformed or holds a negative run length.
+        (N, 2) sums of all run lengths and of those of the mask; -1 for a string that is malformed or holds a negative
+        run length.
     """
-    totals = np.full(len(strings), -1, np.int64)
+    sums = np.full((len(strings), 2), -1, np.int64)
     codes = [string.encode('utf-8', 'surrogatepass') for string in strings]
     # A number needs at most 7 characters, and the last of a string has no bit of 32.
     lengths = np.array([len(code) for code in codes], np.int64)
@@ -33,7 +34,7 @@ def compressed_totals(strings: Sequence[str]) -> NDArray[np.int64]:
     keep = good[of_string]
     chars, of_string = chars[keep], of_string[keep]
     if not len(chars):
-        return totals
+        return sums
 
     last = (chars & 32) == 0  # character of a number
     starts = np.concatenate(([0], np.flatnonzero(last)[:-1] + 1))
@@ -50,10 +51,11 @@ def compressed_totals(strings: Sequence[str]) -> NDArray[np.int64]:
     counts = numbers.copy()
     for parity in (0, 1):
         mine = (index % 2 == parity) & (index > 0)
-        sums = np.cumsum(np.where(mine, numbers, 0))
-        before = np.repeat(np.concatenate(([0], sums))[first], sizes)
-        counts[mine] = (sums - before)[mine]
+        added = np.cumsum(np.where(mine, numbers, 0))
+        before = np.repeat(np.concatenate(([0], added))[first], sizes)
+        counts[mine] = (added - before)[mine]
     good[of_string[counts < 0]] = False
-    totals[of_string[first]] = np.add.reduceat(counts, first)
-    totals[~good] = -1
-    return totals
+    sums[of_string[first], 0] = np.add.reduceat(counts, first)
+    sums[of_string[first], 1] = np.add.reduceat(np.where(index % 2 == 1, counts, 0), first)
+    sums[~good] = -1
+    return sums

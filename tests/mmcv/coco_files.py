@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from mmcv_custom.datasets.coco_rules import DEFAULT_RULES, CocoRules
+from mmcv_custom.datasets.coco_structure import check_structure
+from mmcv_custom.datasets.report import Report
+from mmcv_custom.datasets.sources import Source
+
+Data = dict[str, Any]
 CLASSES = ('cat', 'dog', 'bird')
 WIDTH, HEIGHT = 64, 48
 
@@ -18,7 +25,7 @@ def polygon(x: float, y: float, width: float, height: float) -> list[float]:
     return [x, y + height / 2, x + width / 2, y, x + width, y + height / 2, x + width / 2, y + height]
 
 
-def annotation(identity: int, image: int, category: int, box: list[float], **fields: Any) -> dict[str, Any]:
+def annotation(identity: int, image: int, category: int, box: list[float], **fields: Any) -> Data:
     """An object with a mask of one polygon."""
     mask = [polygon(*box)]
     area = box[2] * box[3] / 2
@@ -26,7 +33,7 @@ def annotation(identity: int, image: int, category: int, box: list[float], **fie
     return {**known, **fields}
 
 
-def plain() -> dict[str, Any]:
+def plain() -> Data:
     """Four images with three objects each."""
     images = [dict(id=i, file_name=f'{i}.png', width=WIDTH, height=HEIGHT) for i in range(4)]
     boxes = [[4.0, 6.0, 20.0, 16.0], [40.0, 25.0, 20.0, 20.0], [30.5, 2.0, 30.0, 30.25]]
@@ -37,7 +44,7 @@ def plain() -> dict[str, Any]:
     return dict(images=images, annotations=annotations, categories=categories)
 
 
-def peculiar() -> dict[str, Any]:
+def peculiar() -> Data:
     """What COCO, LVIS and Objects365 hold and a check must let pass."""
     data = plain()
     data['info'] = dict(description='peculiarities', year=2017)
@@ -78,7 +85,7 @@ def peculiar() -> dict[str, Any]:
     return data
 
 
-def write(root: Path, data: dict[str, Any], split: str = 'train') -> str:
+def write(root: Path, data: Data, split: str = 'train') -> str:
     """Writes an annotation file and a picture for each image that it names; returns the path of the file."""
     folder = root / 'images'
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,3 +96,54 @@ def write(root: Path, data: dict[str, Any], split: str = 'train') -> str:
     path = root / f'{split}.json'
     path.write_text(json.dumps(data))
     return str(path)
+
+
+def source_of(root: Path, split: str = 'train', **cfg: Any) -> Source:
+    evaluators = (
+        [] if split == 'train' else [dict(type='CocoMetric', ann_file=f'{split}.json', metric=['bbox', 'segm'])]
+    )
+    known = dict(type='CocoDataset', data_root=f'{root}/', ann_file=f'{split}.json', data_prefix=dict(img='images/'))
+    return Source(split, f'{split}_dataloader.dataset', {**known, **cfg}, evaluators)
+
+
+def check(
+    root: Path,
+    data: Data,
+    split: str = 'train',
+    classes: Sequence[str] | None = CLASSES,
+    masks: bool = True,
+    rules: CocoRules = DEFAULT_RULES,
+    **cfg: Any,
+) -> Report:
+    report = Report()
+    check_structure(write(root, data, split), source_of(root, split, **cfg), report, masks, classes, rules=rules)
+    return report
+
+
+def first(data: Data) -> Data:
+    return data['annotations'][0]
+
+
+def each(change: Callable[[Data], Any], key: str = 'annotations') -> Callable[[Data], Any]:
+    return lambda data: [change(item) for item in data[key]]
+
+
+def corners(item: Data) -> None:
+    x, y, width, height = item['bbox']
+    item['bbox'] = [x, y, x + width, y + height]
+
+
+def divided(item: Data) -> None:
+    item['bbox'] = [number / (WIDTH if i % 2 == 0 else HEIGHT) for i, number in enumerate(item['bbox'])]
+
+
+def mask(segmentation: Any) -> Callable[[Data], None]:
+    return lambda data: first(data).update(segmentation=segmentation)
+
+
+def update(key: str, place: int = 0, **fields: Any) -> Callable[[Data], None]:
+    return lambda data: data[key][place].update(fields)
+
+
+def without(key: str, *names: str) -> Callable[[Data], None]:
+    return lambda data: [data[key][0].pop(name) for name in names]

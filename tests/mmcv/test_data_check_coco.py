@@ -14,66 +14,27 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from mmcv_custom.datasets.coco import CocoFile
-from mmcv_custom.datasets.coco_rules import DEFAULT_RULES, CocoRules, compare_categories
+from mmcv_custom.datasets.coco_rules import CocoRules, compare_categories
 from mmcv_custom.datasets.coco_structure import check_structure
 from mmcv_custom.datasets.report import Report
-from mmcv_custom.datasets.rle import compressed_totals
-from mmcv_custom.datasets.sources import Source
-from tests.mmcv.coco_files import CLASSES, HEIGHT, WIDTH, peculiar, plain, write
-
-Data = dict[str, Any]
-
-
-def source_of(root: Path, split: str = 'train', **cfg: Any) -> Source:
-    evaluators = (
-        [] if split == 'train' else [dict(type='CocoMetric', ann_file=f'{split}.json', metric=['bbox', 'segm'])]
-    )
-    known = dict(type='CocoDataset', data_root=f'{root}/', ann_file=f'{split}.json', data_prefix=dict(img='images/'))
-    return Source(split, f'{split}_dataloader.dataset', {**known, **cfg}, evaluators)
-
-
-def check(
-    root: Path,
-    data: Data,
-    split: str = 'train',
-    classes: Sequence[str] | None = CLASSES,
-    masks: bool = True,
-    rules: CocoRules = DEFAULT_RULES,
-    **cfg: Any,
-) -> Report:
-    report = Report()
-    check_structure(write(root, data, split), source_of(root, split, **cfg), report, masks, classes, rules=rules)
-    return report
-
-
-def first(data: Data) -> Data:
-    return data['annotations'][0]
-
-
-def each(change: Callable[[Data], Any], key: str = 'annotations') -> Callable[[Data], Any]:
-    return lambda data: [change(item) for item in data[key]]
-
-
-def corners(item: Data) -> None:
-    x, y, width, height = item['bbox']
-    item['bbox'] = [x, y, x + width, y + height]
-
-
-def divided(item: Data) -> None:
-    item['bbox'] = [number / (WIDTH if i % 2 == 0 else HEIGHT) for i, number in enumerate(item['bbox'])]
-
-
-def mask(segmentation: Any) -> Callable[[Data], None]:
-    return lambda data: first(data).update(segmentation=segmentation)
-
-
-def update(key: str, place: int = 0, **fields: Any) -> Callable[[Data], None]:
-    return lambda data: data[key][place].update(fields)
-
-
-def without(key: str, *names: str) -> Callable[[Data], None]:
-    return lambda data: [data[key][0].pop(name) for name in names]
-
+from mmcv_custom.datasets.rle import compressed_sums
+from tests.mmcv.coco_files import (
+    CLASSES,
+    HEIGHT,
+    WIDTH,
+    Data,
+    check,
+    corners,
+    divided,
+    each,
+    mask,
+    peculiar,
+    plain,
+    source_of,
+    update,
+    without,
+    write,
+)
 
 GOOD = [1, 1, 9, 1, 9, 9]
 FULL, PART = (run_lengths.encode(np.ones((HEIGHT, width), np.uint8, 'F'))['counts'].decode() for width in (WIDTH, 9))
@@ -109,8 +70,8 @@ FAULTS: list[tuple[str, str, Callable[[Data], Any], str, str]] = [
     ('train', 'box not finite', update('annotations', bbox=[1, 1, math.inf, 5]), 'bbox is [1, 1, inf, 5]', ''),
     ('train', 'area not finite', update('annotations', area=math.nan), 'area is nan', ''),
     ('train', 'box of negative size', update('annotations', bbox=[9, 9, -4, 5]), 'bbox is [9, 9, -4, 5]', ''),
-    ('train', 'normalised boxes', each(divided), 'all 12 boxes lie in the first pixel', 'in pixels'),
-    ('train', 'boxes are corners', each(corners), '8 of 12 boxes stick out far', 'in pixels'),
+    ('train', 'normalised boxes', each(divided), 'the 12 boxes look like shares of the image', 'in pixels'),
+    ('train', 'boxes are corners', each(corners), 'the 12 boxes look like two corners', 'in pixels'),
     ('train', 'boxes outside', each(lambda a: a.update(bbox=[200, 200, 9, 9])), 'none of 12 boxes lies', ''),
     ('train', 'boxes too small', each(lambda a: a.update(bbox=[2, 2, 0.2, 9])), 'all 12 boxes are narrower', ''),
     ('train', 'no area', each(lambda a: a.update(area=0)), 'the area of all 12 objects is 0', ''),
@@ -383,22 +344,15 @@ def test_annotations_are_found_behind_letters_of_several_bytes(tmp_path: Path) -
 def test_run_lengths_are_read_as_pycocotools_writes_them() -> None:
     random = np.random.default_rng(0)
     sizes = random.integers(1, 90, (60, 2))
+    shares = np.linspace(0, 1, 60)
     masks = [
-        np.asfortranarray(random.random(size) < share, np.uint8)
-        for size, share in zip(sizes, np.linspace(0, 1, 60), strict=True)
+        np.asfortranarray(random.random(size) < share, np.uint8) for size, share in zip(sizes, shares, strict=True)
     ]
     strings = [run_lengths.encode(pixels)['counts'].decode() for pixels in masks]
-    assert compressed_totals(strings).tolist() == sizes.prod(1).tolist()
-    assert compressed_totals(['', 'o', '~', '€', strings[0], 'O', 'o' * 9 + '0']).tolist() == [
-        -1,
-        -1,
-        -1,
-        -1,
-        sizes[0].prod(),
-        -1,
-        -1,
-    ]
-    assert compressed_totals([]).tolist() == []
+    assert compressed_sums(strings).tolist() == [[pixels.size, pixels.sum()] for pixels in masks]
+    malformed = ['', 'o', '~', '€', 'O', 'o' * 9 + '0']
+    assert compressed_sums([*malformed, strings[0]])[:, 0].tolist() == [-1] * 6 + [masks[0].size]
+    assert compressed_sums([]).tolist() == []
 
 
 TURNED = Image.Exif()

@@ -1,0 +1,247 @@
+"""Repairs COCO files where there is one right answer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+
+from mmcv_custom.errors import UserError
+
+from .coco import is_box, is_id, is_number
+from .coco_boxes import SHARES, meaning_of
+from .coco_images import ignores_orientation
+from .coco_masks import is_good_part, mask_area, mask_faults, rle_size
+from .coco_rules import DEFAULT_RULES, CocoRules, same_letters
+from .image_folder import ImageFolder
+from .images import Header, read_header
+from .sources import Source
+
+Item = dict[str, Any]
+
+
+def fix_annotations(
+    source: Source, out_dir: str, classes: Sequence[str] | None, rules: CocoRules = DEFAULT_RULES
+) -> list[str]:
+    """Writes a repaired copy of a dataset's annotation file. The original stays as it is.
+
+    Args:
+        source: The dataset.
+        out_dir: The copy goes there, named after the dataset's place in the config.
+        classes: ``metainfo.classes``, or the dataset class's own; ``None`` if it has none.
+        rules: How the dataset class reads the file.
+
+    Returns:
+        What was changed and the lines of the config that use the copy, or why nothing was written; nothing if there is
+        nothing to repair. One line each.
+
+    Raises:
+        UserError: The copy exists.
+    """
+    path = str(source.path('ann_file'))
+    try:
+        repair = _Repair(path, source, rules)
+    except (OSError, ValueError) as problem:
+        return [f'{source.key}: {path} is left as it is: {problem}']
+    repair.run(classes)
+    if not repair.changes:
+        return []
+    target = Path(out_dir, f'{source.key}.json').absolute()
+    if target.exists():
+        raise UserError(f'{target} exists: name a new folder for the repaired annotations')
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile('w', dir=target.parent, prefix='.', suffix='.json', delete=False) as draft:
+        json.dump(repair.data, draft)
+    os.replace(draft.name, target)  # it gets its name when it is whole
+    changed = ', '.join(f'{count:,} {change}' for change, count in repair.changes.items())
+    return [f'{source.key}: {target} is written; repaired: {changed}', *_config_lines(source, path, str(target))]
+
+
+def _config_lines(source: Source, path: str, target: str) -> Iterator[str]:
+    yield f'{source.key}.ann_file={target!r}'
+    for i, metric in enumerate(source.evaluators):
+        if (judged_by := metric.get('ann_file')) and os.path.realpath(judged_by) == os.path.realpath(path):
+            place = f'.{i}' if len(source.evaluators) > 1 else ''
+            yield f'{source.split}_evaluator{place}.ann_file={target!r}'
+
+
+class _Repair:
+    """Repairs the content of an annotation file and counts what it changes.
+
+    Raises:
+        ValueError: It is not a JSON mapping with the three lists.
+    """
+
+    def __init__(self, path: str, source: Source, rules: CocoRules) -> None:
+        content = Path(path).read_bytes()
+        self.changes: Counter[str] = Counter()
+        self.changes['byte order mark'] += content.startswith(b'\xef\xbb\xbf')
+        self.data = json.loads(content.decode('utf-8-sig'))
+        self.images, self.annotations, self.categories = map(self._list, ('images', 'annotations', 'categories'))
+        self.source, self.rules = source, rules
+        self.evaluated = source.split != 'train'
+        self.stored = ignores_orientation(source)
+
+    def _list(self, name: str) -> list[Item]:
+        items = self.data.get(name) if isinstance(self.data, dict) else None
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise ValueError(f'it has no list {name!r} of mappings')
+        return items
+
+    def run(self, classes: Sequence[str] | None) -> None:
+        """Makes all repairs. Later ones build on earlier ones."""
+        self._references('image_id', self.images)
+        self._references('category_id', self.categories)
+        root = self.source.path('data_prefix', 'img')
+        if self.source.is_local and root is not None:
+            self._image_files(ImageFolder(root))
+        self._masks()
+        self._boxes()
+        self._flags_and_areas()
+        self._ids()
+        if classes is not None and not isinstance(classes, str) and self.rules.by_name:
+            self._categories(classes)
+        self.changes = +self.changes  # without zeros
+
+    def _references(self, key: str, items: list[Item]) -> None:
+        """Writes ids of images and categories as their lists have them: 7 for '7' and the reverse."""
+        ids = {item['id'] for item in items if is_id(item.get('id'))}
+        of_text = {str(identity): identity for identity in ids}
+        for annotation in self.annotations:
+            identity = annotation.get(key)
+            if is_id(identity) and identity not in ids and str(identity) in of_text:
+                annotation[key] = of_text[str(identity)]
+                self.changes[f'{key} of another type'] += 1
+
+    def _image_files(self, folder: ImageFolder) -> None:
+        turned: list[tuple[Item, tuple[int, int]]] = []
+        for image in self.images:
+            try:
+                name = self.rules.file_name(image)
+            except KeyError:
+                continue
+            if not isinstance(name, str):
+                continue
+            if not folder.has(name) and name == image.get('file_name') and (found := folder.find(name)):
+                image['file_name'] = name = found[0]
+                self.changes['names of images'] += 1
+            try:
+                header = read_header(os.path.join(folder.root, name))
+            except ValueError:
+                continue
+            size = self._loaded(header)
+            said = image.get('width'), image.get('height')
+            if not all(type(length) is int and length > 0 for length in said):
+                image['width'], image['height'] = size
+                self.changes['sizes of images'] += 1
+            elif said == size[::-1] and header.orientation >= 5:
+                turned.append((image, size))
+        if turned and self._are_upright(turned):
+            for image, size in turned:
+                image['width'], image['height'] = size
+                self.changes['sizes of images that EXIF turns'] += 1
+
+    def _loaded(self, header: Header) -> tuple[int, int]:
+        return (header.width, header.height) if self.stored else header.upright
+
+    def _are_upright(self, turned: list[tuple[Item, tuple[int, int]]]) -> bool:
+        """Whether boxes and masks fit only the sizes with which images are loaded, not those in the file."""
+        of_image = defaultdict(list)
+        for annotation in self.annotations:
+            if is_box(annotation.get('bbox')):
+                of_image[annotation.get('image_id')].append(annotation)
+        loaded = said = 0
+        for image, (width, height) in turned:
+            for annotation in of_image[image.get('id')]:
+                x, y, w, h = annotation['bbox']
+                fits = [
+                    x + w <= right + 1 and y + h <= bottom + 1 for right, bottom in ((width, height), (height, width))
+                ]
+                if (size := rle_size(annotation.get('segmentation'))) != (-1, -1):
+                    fits = [size == (height, width), size == (width, height)]
+                loaded += fits == [True, False]
+                said += fits == [False, True]
+        return loaded > 0 and said == 0
+
+    def _masks(self) -> None:
+        for annotation in self.annotations:
+            mask: Any = annotation.get('segmentation')
+            kinds = {kind for _, kind, _ in mask_faults([mask])} if isinstance(mask, list) else set()
+            if 'mask is a flat list' in kinds and is_good_part(mask):
+                annotation['segmentation'] = [mask]
+                self.changes['masks that are a flat list'] += 1
+            elif 'short polygon first' in kinds and self.evaluated:
+                annotation['segmentation'] = [part for part in mask if is_good_part(part)]
+                self.changes['polygons of less than three points'] += len(mask) - len(annotation['segmentation'])
+
+    def _boxes(self) -> None:
+        """Corners and shares of the image become x, y, width and height in pixels."""
+        sizes = {image.get('id'): (image.get('width'), image.get('height')) for image in self.images}
+        placed: list[tuple[Item, Any]] = []
+        for annotation in self.annotations:
+            box, size = annotation.get('bbox'), sizes.get(annotation.get('image_id'), (None, None))
+            if is_box(box) and np.isfinite(box).all() and all(is_number(length) and length > 0 for length in size):
+                placed.append((annotation, size))
+        if not placed:
+            return
+        boxes = np.array([annotation['bbox'] for annotation, _ in placed], np.float64)
+        lengths = np.array([size for _, size in placed], np.float64)
+        meaning = meaning_of(boxes, lengths)
+        if meaning is None:
+            return
+        if meaning == SHARES:
+            boxes *= np.hstack([lengths, lengths])
+        else:
+            boxes[:, 2:] -= boxes[:, :2]
+        for (annotation, _), box in zip(placed, boxes.tolist(), strict=True):
+            annotation['bbox'] = box
+        self.changes[f'boxes that were {meaning}'] += len(placed)
+
+    def _flags_and_areas(self) -> None:
+        areas = [annotation.get('area') for annotation in self.annotations]
+        all_empty = all(not is_number(area) or not area > 0 for area in areas)
+        for annotation, area in zip(self.annotations, areas, strict=True):
+            if self.evaluated and annotation.get('iscrowd') is None:
+                annotation['iscrowd'] = 0
+                self.changes['iscrowd'] += 1
+            mask, box = annotation.get('segmentation'), annotation.get('bbox')
+            if is_number(area) and np.isfinite(area) and not all_empty:
+                continue
+            if mask and not any(mask_faults([mask])):
+                annotation['area'] = mask_area(mask)
+            elif is_box(box):
+                annotation['area'] = box[2] * box[3]
+            self.changes['areas'] += annotation.get('area') != area
+
+    def _ids(self) -> None:
+        """Numbers the annotations from 1 on if one of their ids is wrong."""
+        ids = [annotation.get('id') for annotation in self.annotations]
+        are_numbers = all(type(identity) is int and (identity > 0 or not self.evaluated) for identity in ids)
+        if are_numbers and len(set(ids)) == len(ids):
+            return
+        for number, annotation in enumerate(self.annotations, 1):
+            annotation['id'] = number
+        self.changes['ids of annotations'] += len(ids)
+
+    def _categories(self, classes: Sequence[str]) -> None:
+        """Spells and orders the categories as the classes of the config."""
+        names = [category.get('name') for category in self.categories]
+        for missing in set(classes) - set(names):
+            same = [
+                c for c in self.categories if c.get('name') not in classes and same_letters(missing, str(c.get('name')))
+            ]
+            if len(same) == 1:
+                same[0]['name'] = missing
+                self.changes['names of categories'] += 1
+        place = {name: i for i, name in enumerate(classes)}
+        order = sorted(self.categories, key=lambda category: place.get(str(category.get('name')), len(place)))
+        chosen = [category for category in self.categories if category.get('name') in place]
+        if chosen != order[: len(chosen)]:
+            self.categories[:] = order
+            self.changes['categories in another order'] += len(order)
