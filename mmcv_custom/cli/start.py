@@ -68,7 +68,8 @@ class StartScreenHook(Hook):
             ('device', _device(runner, 'train' in loaders)),
             *more,
             ('weights', self._weights(runner)),
-            ('results', f'{runner.work_dir}; config and environment are in {_log_file(runner)}'),
+            ('results', runner.work_dir),
+            ('log', f'{_log_file(runner)} there, with the config and the environment'),
         ]
         lines = [line for name, text in rows for line in _wrapped(name, text)]
         runner.logger.info(f'{what} of {runner.cfg.filename or "a model"}\n{table(lines)}')
@@ -232,8 +233,9 @@ def _trained(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
 
 
 def _wrapped(name: str, text: str) -> list[tuple[str, str]]:
-    """The lines of one entry of the screen; only the first has its name."""
-    return [(name if not number else '', line) for number, line in enumerate(wrap(text, WIDTH) or [''])]
+    """The lines of one entry of the screen; only the first has its name. Paths stay whole."""
+    lines = wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [(name if not number else '', line) for number, line in enumerate(lines)]
 
 
 def _plural(count: int, noun: str) -> str:

@@ -10,7 +10,10 @@ from typing import Any, TextIO
 # Warnings that are not about the user's run: module and text.
 WARNINGS = (
     (r'mmdet\.evaluation\.metrics\.faster_coco_metric', 'faster_coco_eval is not installed'),
+    (r'mmengine\.model\.wrappers\.distributed', '`broadcast_buffers` is deprecated'),
+    (r'mmengine\.utils\.dl_utils\.setup_env', r'Setting \w+_NUM_THREADS environment variable'),
     (r'mmseg\.models\.losses\.cross_entropy_loss', 'Default ``avg_non_ignore`` is False'),
+    (r'torch\.autograd\.graph', 'Grad strides do not match bucket view strides'),
     (r'torch\.functional', r'torch\.meshgrid: in an upcoming release'),
 )
 # Log messages that the log file keeps.

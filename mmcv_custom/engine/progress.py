@@ -39,15 +39,22 @@ class ProgressHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = 'train'
     ) -> None:
         """Logs a line if it is due. Called by MMEngine after every step of training and evaluation."""
-        logged = any(
-            isinstance(hook, LoggerHook) and self.every_n_inner_iters(batch_idx, hook.interval) for hook in runner.hooks
-        )
+        logged = any(isinstance(hook, LoggerHook) and _logs(hook, runner, batch_idx, mode) for hook in runner.hooks)
         now = time.monotonic()
         if not logged and now >= self.due:
             runner.logger.info(runner.log_processor.get_log_after_iter(runner, batch_idx, mode)[1])
             logged = True
         if logged:
             self.due = now + self.WAIT
+
+
+def _logs(hook: LoggerHook, runner: Runner, batch_idx: int, mode: str) -> bool:
+    """Whether ``LoggerHook`` logs a step: every so many, and the last one of an epoch."""
+    if hook.every_n_inner_iters(batch_idx, hook.interval):
+        return True
+    if mode != 'train' or not hook.end_of_epoch(runner.train_dataloader, batch_idx):
+        return False
+    return not hook.ignore_last or len(runner.train_dataloader) <= hook.interval
 
 
 class MetricNotesHook(Hook):
