@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm
 from mmcv_custom.datasets.coco import CocoFile
+from mmcv_custom.datasets.coco_fix import fix_annotations
 from mmcv_custom.datasets.coco_structure import CocoRules, check_structure
 from mmcv_custom.datasets.images import MASKS, Header, read_header, sample
 
@@ -38,6 +39,10 @@ class CocoCheck(DetectionCheck):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._file: CocoFile | None = None
+
+    def fix(self, folder: str) -> list[str]:
+        """Writes a repaired annotation file. See the base class."""
+        return fix_annotations(self.source, folder, self.named_classes(), self.rules)
 
     @property
     def file(self) -> CocoFile:

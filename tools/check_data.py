@@ -18,8 +18,9 @@ from mmcv_custom.cli import (
     mistakes_in_one_line,
     new_folder,
     read_config,
+    user_errors_in_one_line,
 )
-from mmcv_custom.datasets import check_datasets
+from mmcv_custom.datasets import check_datasets, fix_datasets
 
 SPLITS = ('train', 'val', 'test')
 
@@ -50,6 +51,10 @@ def main() -> None:
         for line in report.error_lines():
             print(f'error: {line}', file=sys.stderr)
         print(f'data check {"failed" if report.failed else "passed"}: {report.summary()}')
+    if args.fix:
+        with user_errors_in_one_line():
+            lines = fix_datasets(cfg, splits, args.fix)
+        print('\n'.join(lines or ['nothing to repair that has one right answer']))
     sys.exit(int(report.failed))
 
 

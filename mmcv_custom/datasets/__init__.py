@@ -1,7 +1,7 @@
 """The data check: what is wrong with the datasets of a config, before the first step."""
 
 from .cache import Cache, key_of
-from .check import check_datasets
+from .check import check_datasets, fix_datasets
 from .report import Harm, Report
 from .sources import DATA_CHECKS, DatasetCheck, Source, class_of, silence, sources
 
@@ -13,6 +13,7 @@ __all__ = [
     'Report',
     'Source',
     'check_datasets',
+    'fix_datasets',
     'class_of',
     'key_of',
     'silence',

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mmengine.config import Config
@@ -35,13 +36,8 @@ def check_datasets(
         What was found.
     """
     report = Report()
-    with DefaultScope.overwrite_default_scope(str(cfg.get('default_scope') or 'mmengine')), same_random_states():
-        checks = {
-            split: [check for source in sources(cfg, split) if (check := new_check(source, report, full))]
-            for split in ('train', 'val', 'test')
-            if split in splits
-            and not (split == 'test' and 'val' in splits and _data_of(cfg, 'val') == _data_of(cfg, 'test'))
-        }
+    with _scope_of(cfg), same_random_states():
+        checks = _checks(cfg, splits, report, full)
         for layer in LAYERS[:2]:
             for split, of_split in checks.items():
                 if layer in layers and not report.kinds(split):
@@ -55,6 +51,31 @@ def check_datasets(
             for check in [*checks.get('val', ()), *checks.get('test', ())]:
                 check.oracle(train)
     return report
+
+
+def fix_datasets(cfg: Config, splits: Collection[str], folder: str) -> list[str]:
+    """Writes repaired annotations and masks of a config's datasets into a folder; says what was changed, line by line.
+
+    Raises:
+        UserError: A file that would be written exists.
+    """
+    with _scope_of(cfg), same_random_states():
+        checks = _checks(cfg, splits, Report(), full=False)
+        return [line for of_split in checks.values() for check in of_split for line in check.fix(folder)]
+
+
+def _scope_of(cfg: Config) -> AbstractContextManager:
+    return DefaultScope.overwrite_default_scope(str(cfg.get('default_scope') or 'mmengine'))
+
+
+def _checks(cfg: Config, splits: Collection[str], report: Report, full: bool) -> dict[str, list[DatasetCheck]]:
+    """The checks of each split. Test data that are those of val are left out."""
+    same = 'val' in splits and _data_of(cfg, 'val') == _data_of(cfg, 'test')
+    return {
+        split: [check for source in sources(cfg, split) if (check := new_check(source, report, full))]
+        for split in ('train', 'val', 'test')
+        if split in splits and not (split == 'test' and same)
+    }
 
 
 def _data_of(cfg: Config, split: str) -> tuple:

@@ -146,6 +146,17 @@ class DatasetCheck(ABC):
     def labels(self) -> Mapping[str, int]:
         """The label of each class by its name, after :meth:`conservation`."""
 
+    def fix(self, folder: str) -> list[str]:
+        """Writes repaired annotations where there is one right answer; the originals stay as they are.
+
+        Args:
+            folder: Folder of the new files.
+
+        Returns:
+            What was changed, and the entries of the config that use it; nothing if there is nothing to repair.
+        """
+        return []
+
     @abstractmethod
     def images(self) -> Sequence[str]:
         """Paths of the images that the dataset uses, after :meth:`conservation`."""

@@ -9,6 +9,7 @@ from mmseg.datasets import BaseSegDataset
 from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck
 
 from .conservation import Conservation
+from .fix import fix_masks
 from .layer import Layer
 from .oracle import Oracle
 from .structure import Structure
@@ -32,6 +33,10 @@ class SegmentationCheck(DatasetCheck):
             self._dataset = layer.build()
             if self._dataset is not None:
                 layer.run(self._dataset)
+
+    def fix(self, folder: str) -> list[str]:
+        """Writes repaired masks. See the base class."""
+        return fix_masks(self.source, folder)
 
     def oracle(self, train: DatasetCheck | None) -> None:
         """The masks as predictions, through IoUMetric."""

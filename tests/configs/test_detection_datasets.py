@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from mmcv import imwrite
-from mmdet.datasets import LVISV1Dataset
+from mmcv_custom.datasets import check_datasets
+from mmdet.datasets import CocoDataset, LVISV1Dataset
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
@@ -40,7 +41,8 @@ def coco() -> None:
         outline = [[left, top, right, top, right, bottom, left, bottom]]
         found = dict(id=1, image_id=1, category_id=1, iscrowd=0, bbox=box, area=box[2] * box[3], segmentation=outline)
         images = [dict(id=1, file_name='000000000001.jpg', height=HEIGHT, width=WIDTH)]
-        content = dict(images=images, annotations=[found], categories=[dict(id=1, name='person')])
+        categories = [dict(id=1 + index, name=name) for index, name in enumerate(CocoDataset.METAINFO['classes'])]
+        content = dict(images=images, annotations=[found], categories=categories)
         write(f'data/coco/annotations/instances_{split}2017.json', json.dumps(content))
 
 
@@ -170,3 +172,26 @@ def evaluate(config: ConfigDict, dataset: object, sample: DetDataSample) -> dict
     )
     metric.process({}, [sample.to_dict()])
     return metric.evaluate(1)
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'make'),
+    [
+        ('coco/mask*-t_fpn_1x*', coco),
+        ('coco/dino*_internimage-h_*', coco),
+        ('voc/*voc07*', voc),
+        ('voc/*voc12*', voc),
+        ('crowd_human/*.py', crowdhuman),
+        ('lvis/*-val.py', lvis),
+        ('openimages/*.py', openimages),
+    ],
+)
+def test_the_data_check_passes(
+    pattern: str, make: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make()
+    (path,) = (CONFIGS / 'detection').glob(pattern)
+    report = check_datasets(Config.fromfile(path), ('train', 'val', 'test'))
+    assert not report.failed, list(report.error_lines())
+    assert report.contents['train']['objects'] and report.contents['val']['objects']
