@@ -144,9 +144,9 @@ class Conservation(Layer):
                     harm, 'label of a value', f'{of} have the value {value}, {meaning}, and become label {label}'
                 )
             elif label in values.ignored:
-                ignored[f'{values.classes[label]!r}, the ignore_index'] += count
+                ignored[f'of class {values.classes[label]!r}, which is the ignore_index'] += count
         for reason, count in ignored.items():
-            self.note(f'pixels ignored ({100 * count / total:.1f} %): {reason}', count)
+            self.note(f'ignored pixels, {100 * count / total:.1f} % of all, {reason}', count)
 
     def _judge_classes(self, pixels: Pixels, values: MaskValues) -> None:
         of_class: dict[int, int] = defaultdict(int)
@@ -165,4 +165,4 @@ class Conservation(Layer):
                 f'{values.classes[label]!r} or ignored, none is {some(absent)}: {values}; {FIX}'
             )
             self.error(Harm.WRONG, 'only one class', text, pixels.masks)
-        self.note(f'classes without a pixel in the masks read ({some(absent)})', len(absent))
+        self.note(f'classes without a pixel in the masks read: {some(absent)}', len(absent))

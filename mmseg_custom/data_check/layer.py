@@ -73,7 +73,6 @@ class Layer:
             return True
         resized = any(str(transform.get('type')) in RESIZING for transform in self.source.transforms())
         if self.source.split == 'train' and resized and abs(width * size[1] - height * size[0]) <= max(width, height):
-            self.note('masks of another size than their images, in the same proportions')
             return True
         text = f'{mask.path} has {width}x{height} pixels, its image {image} {size[0]}x{size[1]}{remark}'
         self.error(Harm.FAILS, 'size of mask', f'{text}: both must have the same size')

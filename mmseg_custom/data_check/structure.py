@@ -184,7 +184,9 @@ class Structure(Layer):
                 continue
             if header := headers.get(folders.image(name)):
                 turned = ', as its EXIF data turn it' if header.orientation >= 5 else ''
-                self.size_fits(mask, folders.image(name), header.upright, turned)
+                fits = self.size_fits(mask, folders.image(name), header.upright, turned)
+                other = mask.pixels.shape[:2] != header.upright[::-1]
+                self.note('masks of another size than their images, in the same proportions', fits and other)
             if self._format_fits(mask):
                 masks.append((mask.path, mask.values))
         return masks

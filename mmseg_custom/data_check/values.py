@@ -67,8 +67,8 @@ class MaskValues:
     def reason(self, value: int) -> str:
         """Why a value is ignored."""
         if value == 0 and self.reduces:
-            return 'value 0, by reduce_zero_label'
-        return f'value {value}' if value in self.ignored else 'classes that metainfo.classes does not name'
+            return 'of value 0 by reduce_zero_label'
+        return f'of value {value}' if value in self.ignored else 'of classes that metainfo.classes does not name'
 
     def as_predicted(self, labels: Mapping[str, int]) -> MaskValues:
         """The same with other labels of the classes, by name."""

@@ -1,116 +1,31 @@
-"""The data check of segmentation: faults are named before the first step, and the field's datasets pass."""
+"""The data check of segmentation names faults before the first step, with and without layer 1."""
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from mmengine.config import Config
-from numpy.typing import NDArray
 from PIL import Image
 
-import mmseg_custom  # noqa: F401
-from mmcv_custom.datasets import Report, check_datasets
-from mmcv_custom.datasets.check import LAYERS
-from tests.support import CONFIGS
-
-SPLITS = ('train', 'val')
-TWO = ('background', 'digit')
-THREE = ('a', 'b', 'c')
-COLOURS = [[0, 0, 0], [200, 0, 0], [0, 200, 0]]
-
-
-class Data:
-    """The demo's config and a copy of its dataset that a test may damage."""
-
-    def __init__(self, root: Path, cfg: Config) -> None:
-        self.root, self.cfg = root, cfg
-        self.datasets = [self.cfg[f'{split}_dataloader'].dataset for split in SPLITS]
-        self.train, self.val = self.datasets
-        self.set(data_root=str(root))
-
-    def set(self, **options: Any) -> None:
-        """Sets keys of both datasets."""
-        for dataset in self.datasets:
-            dataset.update(options)
-
-    def classes(self, classes: tuple[str, ...], **metainfo: Any) -> None:
-        """Folds the masks into this many classes."""
-        self.set(metainfo=dict(classes=classes, **metainfo))
-        self.masks(lambda labels: np.minimum(labels, len(classes) - 1))
-
-    def paths(self, kind: str = 'masks', split: str = '*') -> list[Path]:
-        return sorted(self.root.glob(f'{kind}/{split}/*'))
-
-    def path(self, kind: str = 'masks', split: str = 'train') -> Path:
-        """One image or mask, the second one."""
-        return self.paths(kind, split)[1]
-
-    def masks(self, change: Callable[[NDArray], Any], split: str = '*') -> None:
-        """Writes changed masks: arrays, or images of Pillow."""
-        for path in self.paths(split=split):
-            rewrite(path, change)
-
-    def check(self, *layers: str, full: bool = False) -> Report:
-        return check_datasets(self.cfg, SPLITS, full, layers or LAYERS)
-
-
-def rewrite(path: Path, change: Callable[[NDArray], Any], **options: Any) -> None:
-    changed = change(np.array(Image.open(path)))
-    (changed if isinstance(changed, Image.Image) else Image.fromarray(changed)).save(path, **options)
-
-
-@pytest.fixture(scope='module')
-def config() -> Config:
-    return Config.fromfile(CONFIGS / 'demo/upernet_digits.py', import_custom_modules=False)
-
-
-@pytest.fixture
-def data(workplace: Path, tmp_path: Path, config: Config) -> Data:
-    shutil.copytree(workplace / 'data/digits', tmp_path / 'digits')
-    return Data(tmp_path / 'digits', copy.deepcopy(config))
-
-
-def coloured(labels: NDArray) -> NDArray:
-    return np.array(COLOURS, np.uint8)[labels]
-
-
-def with_palette(labels: NDArray) -> Image.Image:
-    image = Image.fromarray(labels)
-    image.putpalette(sum(COLOURS, []))
-    return image
-
-
-def one_pixel(value: int) -> Callable[[NDArray], NDArray]:
-    def change(labels: NDArray) -> NDArray:
-        labels[0, 0] = value
-        return labels
-
-    return change
-
-
-def sixteen_bits(labels: NDArray) -> NDArray:
-    return one_pixel(300)(labels.astype(np.uint16))
-
-
-def cut(path: Path, size: int | None = None) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2 if size is None else size])
-
-
-def rename(paths: list[Path], suffix: str) -> None:
-    for path in paths:
-        path.rename(path.with_suffix(suffix))
-
-
-def list_of_train(data: Data, text: str) -> None:
-    (data.root / 'train.txt').write_text(text)
-    data.train.ann_file = 'train.txt'
+from tests.mmseg.seg_data import (
+    THREE,
+    TWO,
+    Data,
+    by_cv2,
+    coloured,
+    colours,
+    cut,
+    list_of_train,
+    lossy,
+    one_pixel,
+    rename,
+    rewrite,
+    with_alpha,
+    with_palette,
+)
 
 
 def own_classes(data: Data) -> None:
@@ -120,11 +35,6 @@ def own_classes(data: Data) -> None:
 
 def both_reduce(data: Data) -> None:
     data.set(pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True)])
-
-
-def by_cv2(data: Data) -> None:
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', imdecode_backend='cv2')]
-    data.set(pipeline=[*pipeline, dict(type='PackSegInputs')])
 
 
 def palette_by_cv2(data: Data) -> None:
@@ -139,26 +49,12 @@ def one_bit_by_cv2(data: Data) -> None:
     by_cv2(data)
 
 
-def colours(change: Callable[[NDArray], Any], split: str = '*') -> Callable[[Data], None]:
-    def mutate(data: Data) -> None:
-        data.classes(THREE)
-        data.masks(change, split)
-
-    return mutate
-
-
 def binary(split: str = '*') -> Callable[[Data], None]:
     def mutate(data: Data) -> None:
         data.classes(TWO)
         data.masks(lambda labels: labels * 255, split)
 
     return mutate
-
-
-def lossy(data: Data) -> None:
-    for path in data.paths():
-        Image.open(path).save(path.with_suffix('.jpg'))
-    data.set(seg_map_suffix='.jpg')
 
 
 def classes_reversed(data: Data) -> None:
@@ -174,7 +70,6 @@ def resized_masks(data: Data) -> None:
     data.val.pipeline = [*load, dict(type='Resize', scale=(96, 96)), dict(type='PackSegInputs')]
 
 
-ANY = ('structure', 'conservation', 'oracle')
 Fault = tuple[str, Callable[[Data], Any], str, tuple[str, ...]]
 # A name, what is done to the data, the split that has the error, and words of its line.
 FAULTS: list[Fault] = [
@@ -191,7 +86,7 @@ FAULTS: list[Fault] = [
     ('one class too few', lambda d: d.set(metainfo=dict(classes=TWO)), 'train', ('stands for no class', '0, 1')),
     ('rgb', colours(coloured), 'train', ('RGB', '3 channels', '--fix', 'palette')),
     ('rgb val', colours(coloured, 'val'), 'val', ('RGB', '3 channels')),
-    ('rgba', colours(lambda m: Image.fromarray(coloured(m)).convert('RGBA')), 'train', ('RGBA', '4 channels')),
+    ('rgba', colours(with_alpha), 'train', ('RGBA', '4 channels')),
     ('la', colours(lambda m: Image.fromarray(m).convert('LA')), 'train', ('LA', '2 channels')),
     ('palette by cv2', palette_by_cv2, 'train', ('palette', "imdecode_backend='pillow'")),
     ('1 bit by cv2', one_bit_by_cv2, 'train', ('1 bit', "imdecode_backend='pillow'")),
