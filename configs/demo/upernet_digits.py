@@ -5,8 +5,9 @@ default_scope = 'mmseg'
 # Nine of ten pixels are background: with equal weights, so short a training predicts background everywhere.
 loss = dict(class_weight=[0.05] + [1.0] * 10)
 head = dict(channels=64, num_classes=11, dropout_ratio=0.0, loss_decode=loss)
+crop_size = (160, 160)  # the size of the dataset's images; larger ones are cropped, smaller ones padded
 model = dict(
-    data_preprocessor=dict(size=(160, 160)),
+    data_preprocessor=dict(size=crop_size),
     backbone=dict(
         _base_.backbone, init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/mask-rcnn/iter_1000.pth')
     ),
@@ -23,14 +24,28 @@ segments = dict(
     metainfo=dict(classes=('background', *_base_.digits)),
     img_suffix='.png',
     data_root=_base_.data_root,
-    pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')],
 )
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 train_dataloader = dict(
-    dataset=dict(segments, data_prefix=dict(img_path='images/train', seg_map_path='masks/train')), **_base_.train_loader
+    dataset=dict(
+        segments, data_prefix=dict(img_path='images/train', seg_map_path='masks/train'), pipeline=train_pipeline
+    ),
+    **_base_.train_loader,
 )
 val_dataloader = dict(
-    dataset=dict(segments, data_prefix=dict(img_path='images/val', seg_map_path='masks/val'), test_mode=True),
-    **_base_.val_loader,
+    dataset=dict(
+        segments,
+        data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+    **dict(_base_.val_loader, batch_size=1),  # whole images, of any size
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])

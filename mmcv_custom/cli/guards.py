@@ -42,7 +42,7 @@ def match_annotation_files(cfg: Config, *splits: str) -> None:
                 elif named is not None and not _may_agree(named, file):
                     fail(
                         f'{path}.ann_file and {read[0].key}.ann_file of {cfg.filename} must name the same file, got '
-                        f'{named} and {file}: set {path}.ann_file={file}, or leave it out'
+                        f'{named} and {file}: set {path}.ann_file={file}'
                     )
 
 

@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -110,7 +111,8 @@ def _statistics(model: nn.Module) -> Iterator[Tensor]:
 
 def _details(data_batch: Any, losses: Mapping[str, Any]) -> str:
     """The loss terms of this process that are not finite, and its images; empty if all are finite."""
-    terms = [f'{name} {float(value)}' for name, value in losses.items() if 'loss' in name and not isfinite(value)]
+    values = {name: float(torch.as_tensor(value).detach()) for name, value in losses.items() if 'loss' in name}
+    terms = [f'{name} {value}' for name, value in values.items() if not isfinite(value)]
     samples = data_batch.get('data_samples') if isinstance(data_batch, Mapping) else None
     samples = samples if isinstance(samples, Sequence) else []
     images = [path for sample in samples if (path := getattr(sample, 'img_path', None))]

@@ -43,9 +43,12 @@ class NamingPipeline(Compose):
                 raise
             except Exception as problem:
                 height, width = result.get('img_shape', ())[:2] or (None, None)
-                size = f' of {width} x {height} pixels' if width else ''
+                size = f' ({width} x {height} pixels)' if width else ''
                 reason = ' '.join(''.join(format_exception_only(problem)).split())
-                raise PipelineError(f'{type(transform).__name__} fails on {path}{size}: {reason}') from problem
+                raise PipelineError(
+                    f'{type(transform).__name__} fails on {path}{size}: {reason}. Repair this image '
+                    'or its annotations, or leave it out of the dataset'
+                ) from problem
             if result is None:  # the dataset takes another image
                 return None
         return result
