@@ -62,7 +62,7 @@ class ValLossHook(Hook):
         """Builds the loader."""
         if runner.val_loop is None:
             raise UserError('ValLossHook needs an evaluation: set val_dataloader, val_cfg and val_evaluator')
-        loader = _default_loader(runner.cfg) if self.dataloader is None else deepcopy(dict(self.dataloader))
+        loader = default_loader(runner.cfg) if self.dataloader is None else deepcopy(dict(self.dataloader))
         sampler = {'shuffle': True, **loader.get('sampler', SAMPLER)}
         if sampler != SAMPLER or loader.get('batch_sampler') or loader.get('drop_last'):
             raise UserError(
@@ -86,12 +86,12 @@ class ValLossHook(Hook):
         model: Any = unwrapped(runner.model)
         losses: list[dict[str, float]] = []  # of each image, in the order of the sampler
         with torch.no_grad(), _unchanged(model), runner.optim_wrapper.optim_context(model):
-            for batch in self.loader:
+            for batch, indices in zip(self.loader, self.loader.batch_sampler, strict=True):
                 set_random_seed(0)  # whichever process computes it, and after which image
                 data = model.data_preprocessor(batch, training=True)
                 terms = model.parse_losses(model._run_forward(data, mode='loss'))[1]
                 values = {PREFIX + name: float(value) for name, value in terms.items() if 'loss' in name}
-                losses += [values] * len(_images(batch))
+                losses += [values] * len(indices)
         in_order = chain.from_iterable(zip(*all_gather_object(losses), strict=True))
         images = list(in_order)[: len(self.loader.dataset)]  # the sampler repeats some, so that all processes have work
         means = {name: float(np.mean([image[name] for image in images])) for name in images[0]}
@@ -127,7 +127,7 @@ def with_annotations(val_pipeline: Sequence[Mapping], train_pipeline: Sequence[M
     return [*loads, *changes, *packs]
 
 
-def _default_loader(cfg: Mapping[str, Any]) -> dict[str, Any]:
+def default_loader(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """``val_dataloader`` with the pipeline of :func:`with_annotations`."""
     train, val = (cfg.get(f'{split}_dataloader') for split in ('train', 'val'))
     if not train or not val:
@@ -160,11 +160,6 @@ def _name(transform: Mapping[str, Any]) -> str:
     """The class of a transform, without the scope."""
     kind = transform['type']
     return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
-
-
-def _images(batch: Any) -> Sequence:
-    """The images of a batch as MMEngine's collate functions make it."""
-    return batch['inputs'] if isinstance(batch, Mapping) else batch[0]
 
 
 @contextmanager
