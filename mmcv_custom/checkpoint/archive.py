@@ -89,8 +89,9 @@ def _read_zip(opened: _BoundedReader, map_location: MapLocation) -> Any:
                 record = records[f'data/{key}']
                 nbytes = numel * dtype.itemsize
                 require(record.file_size == nbytes, f'storage {key:.20} has {record.file_size} of {nbytes} bytes')
+                memory = torch.UntypedStorage(nbytes)
                 with archive.open(record) as stream:
-                    memory = _read_memory(stream, nbytes)
+                    _read_into(memory, stream)
                 storages[key] = Storage(_move(memory, location, map_location), dtype, nbytes)
             known = storages[key]
             require(known.dtype is dtype and known.nbytes == numel * dtype.itemsize, 'a storage has two sizes')
@@ -129,18 +130,21 @@ def _read_legacy(stream: _BoundedReader, map_location: MapLocation) -> Any:
         known = storages[key]
         numel = int.from_bytes(stream.read(8), 'little')
         require(numel * known.dtype.itemsize == known.nbytes, f'storage {key:.20} has two sizes')
-        known.memory.copy_(_read_memory(stream, known.nbytes))
+        on_cpu = known.memory.device.type == 'cpu'
+        memory = known.memory if on_cpu else torch.UntypedStorage(known.nbytes)
+        _read_into(memory, stream)
+        if not on_cpu:
+            known.memory.copy_(memory)
     return content
 
 
-def _read_memory(stream: Any, nbytes: int) -> torch.UntypedStorage:
-    memory = torch.empty(nbytes, dtype=torch.uint8)
-    view = memory.numpy()
-    for start in range(0, nbytes, _CHUNK):
-        part = stream.read(min(_CHUNK, nbytes - start))
-        require(len(part) == min(_CHUNK, nbytes - start), 'it ends within a tensor')
-        view[start : start + len(part)] = np.frombuffer(part, np.uint8)
-    return memory.untyped_storage()
+def _read_into(memory: torch.UntypedStorage, stream: Any) -> None:
+    view = torch.empty(0, dtype=torch.uint8).set_(memory).numpy()
+    for start in range(0, len(view), _CHUNK):
+        room = view[start : start + _CHUNK]
+        part = stream.read(len(room))
+        require(len(part) == len(room), 'it ends within a tensor')
+        room[:] = np.frombuffer(part, np.uint8)
 
 
 def _move(memory: torch.UntypedStorage, location: str, target: MapLocation) -> torch.UntypedStorage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from mmcv_custom.checkpoint.archive import read_archive
 from mmcv_custom.checkpoint.contents import check_content
 from mmcv_custom.checkpoint.unpickling import GlobalRefusedError, UnsupportedError
 from tests.hostile.archives import script
-from tests.hostile.assembler import Raw, archive, array, build, call, state, tensor, value
+from tests.hostile.assembler import MAGIC, Raw, archive, array, build, call, program, state, tensor, value
 from tests.mmcv.saved_files import saved
 
 # A forged file, what is said of it, and its genuine twin. Without the check that says it, each file is read, or refused
@@ -164,3 +165,30 @@ def test_a_device_that_is_not_here(tmp_path: Path) -> None:
 def test_only_unknown_names_are_called_dangerous(tmp_path: Path) -> None:
     (tmp_path / 'a.pth').write_bytes(saved({'a': Path('b')}, tmp_path))
     assert reason(tmp_path / 'a.pth').endswith('such a file can run any code while it is read')
+
+
+def peak_of_reading(file: Path) -> int:
+    """The largest number of bytes that Python held meanwhile, without the tensors."""
+    tracemalloc.start()
+    try:
+        load_safely(file)
+    except CheckpointError:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize('legacy', [False, True], ids=['zip', 'legacy'])
+def test_a_file_is_not_held_twice(legacy: bool, tmp_path: Path) -> None:
+    torch.save({'a': torch.zeros(2**24)}, tmp_path / 'a.pth', _use_new_zipfile_serialization=not legacy)
+    assert peak_of_reading(tmp_path / 'a.pth') < 2**24 * 3  # of 2**26 bytes, in parts of 2**24
+
+
+def test_a_text_that_claims_4_gb_takes_no_memory(tmp_path: Path) -> None:
+    claim = b'\x80\x02X\xff\xff\xff\xffabc.'
+    (tmp_path / 'zip.pth').write_bytes(archive(claim))
+    (tmp_path / 'row.pth').write_bytes(MAGIC + program(1001) + program({}) + claim)
+    assert peak_of_reading(tmp_path / 'zip.pth') < 2**24
+    assert peak_of_reading(tmp_path / 'row.pth') < 2**24
