@@ -56,7 +56,7 @@ class Conservation(Layer):
         self.report.contents[self.source.split]['images'] += len(dataset)
         self._unused(dataset)
         pixels = self._load(dataset)
-        if pixels.masks:
+        if self.loads_masks() and pixels.masks:
             self.report.contents[self.source.split]['masks read'] += pixels.masks
             values = MaskValues.of(dataset, self.source)
             if self.own_transforms:

@@ -39,14 +39,18 @@ def fix_masks(source: Source, out_dir: str) -> list[str]:
     Raises:
         UserError: The folder for the masks exists.
     """
-    dataset = source.build(lazy_init=True, pipeline=[])
-    folders = mask_folders(dataset)
-    if folders is None or folders.seg_map_path is None or not source.is_local:
+    report = Report()
+    dataset = Layer(source, report, True).build(lazy_init=True, pipeline=[]) if source.is_local else None
+    if report.failed:
+        return [f'{source.key}: masks are left as they are: {next(report.error_lines())}']
+    folders = mask_folders(dataset) if dataset is not None else None
+    if folders is None or not os.path.isdir(folders.seg_map_path or ''):
         return []
     target = Path(out_dir, source.key).absolute()
     if target.exists():
         raise UserError(f'{target} exists: name a new folder for the repaired masks')
-    masks = {name: path for name in folders.names if os.path.isfile(path := folders.mask(name))}
+    found_names = folders.names if os.path.isdir(folders.img_path) else []
+    masks = {name: path for name in found_names if os.path.isfile(path := folders.mask(name))}
     repair = _Repair(dataset, source)
     try:
         found = repair.values_of(masks.values())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import METRICS, TRANSFORMS
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.evaluation import IoUMetric
 
 from mmcv_custom.datasets import Harm, Report, Source, class_of
 from mmcv_custom.datasets.images import sample
@@ -84,6 +86,21 @@ class Layer:
         kinds = ((transform, class_of(TRANSFORMS, transform)) for transform in self.source.transforms())
         return next((cfg for cfg, kind in kinds if issubclass(kind or object, LoadAnnotations)), None)
 
+    def loads_masks(self) -> bool:
+        """Whether masks are loaded; reports it if they are not, as an error if training or a metric asks for them."""
+        if self.loader is not None:
+            return True
+        others = [cfg for cfg in self.source.transforms() if 'Annotation' in str(cfg.get('type'))]
+        judged = any(is_iou_metric(cfg) and not cfg.get('format_only') for cfg in self.source.evaluators)
+        if not others and not self.own_transforms and (self.source.split == 'train' or judged):
+            text = (
+                f"{self.source.key}.pipeline loads no masks: add dict(type='LoadAnnotations') behind LoadImageFromFile"
+            )
+            self.error(Harm.FAILS, 'masks not loaded', text)
+        else:
+            self.leave_out("masks, mmseg's LoadAnnotations does not load them")
+        return False
+
     @cached_property
     def own_transforms(self) -> list[str]:
         """Transforms that are the user's own: they may change the values of masks."""
@@ -104,8 +121,13 @@ def mask_folders(dataset: BaseSegDataset) -> MaskFolders | None:
         seg_map_path=prefix.get('seg_map_path'),
         img_suffix=suffixes[0],
         seg_map_suffix=suffixes[1],
-        ann_file=dataset.ann_file,
+        ann_file='' if os.path.isdir(dataset.ann_file) else dataset.ann_file,
     )
+
+
+def is_iou_metric(cfg: Mapping[str, Any]) -> bool:
+    """Whether a metric of a config is mmseg's IoUMetric or derived from it."""
+    return issubclass(class_of(METRICS, cfg) or object, IoUMetric)
 
 
 def some(items: Iterable[Any]) -> str:

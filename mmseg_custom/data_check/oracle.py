@@ -22,8 +22,8 @@ from mmcv_custom.datasets import Harm, class_of
 from mmcv_custom.datasets.images import MASKS
 from mmcv_custom.datasets.masks import read_mask
 
-from .layer import Layer, said, some
-from .values import MaskValues, is_iou_metric
+from .layer import Layer, is_iou_metric, said, some
+from .values import MaskValues
 
 BEST = 99.99  # per cent; metrics round to two digits, and count in single precision
 

@@ -15,7 +15,7 @@ from mmcv_custom.datasets.images import HEADERS, MASKS, Header, read_header
 from mmcv_custom.datasets.masks import Mask, MaskFolders, Values, read_mask, suffix_of_all
 
 from .layer import FIX, Layer, mask_folders, some
-from .values import MaskValues
+from .values import MaskValues, ignored_labels
 
 
 class Structure(Layer):
@@ -34,8 +34,7 @@ class Structure(Layer):
             return
         names = self._names(folders)
         headers = self._headers([folders.image(name) for name in self.sample(names, HEADERS)])
-        if self.loader is None:
-            self.leave_out('masks, none are loaded')
+        if not self.loads_masks():
             return
         masks = self._masks(folders, self.sample(names, MASKS), headers)
         if self.own_transforms:
@@ -97,6 +96,14 @@ class Structure(Layer):
             )
             self.error(Harm.FAILS, 'reduce_zero_label', text)
             good = False
+        ignored = ignored_labels(self.source)
+        if (given := self.source.cfg.get('ignore_index')) is not None and given not in ignored:
+            text = (
+                f'{key}.ignore_index is {given}, which nothing reads, and {some(sorted(ignored))} is ignored: set '
+                'ignore_index in model.decode_head, model.auxiliary_head and the evaluators'
+            )
+            self.error(Harm.WRONG, 'ignore_index', text)
+            good = False
         if settings.ann_file and not os.path.exists(settings.ann_file):
             self.error(Harm.FAILS, 'list missing', f'there is no file {settings.ann_file}, which {key}.ann_file names')
             good = False
@@ -116,6 +123,7 @@ class Structure(Layer):
             self._report_no_images(folders)
         elif not folders.ann_file:
             self._report_unused(folders)
+        self.note('images that the list names again', len(names) - len(set(names)))
         names = sorted(set(names) - set(without_image))
         if self.loader is None:
             return names
@@ -167,6 +175,8 @@ class Structure(Layer):
             except ValueError as problem:
                 text = f'{path}: {problem}; replace it, or take it out together with its mask'
                 self.error(Harm.FAILS, 'image unreadable', text)
+        deep = sum(header.mode.startswith(('I', 'F')) for header in headers.values())
+        self.note('images of more than 8 bits, which are loaded as 8', deep)
         turned = sum(header.orientation > 1 for header in headers.values())
         self.note('images turned by their EXIF data, which masks must show turned too', turned)
         return headers
@@ -228,6 +238,10 @@ class Structure(Layer):
                 f'{values.classes[1]!r}, which is 1, never occurs; {FIX}'
             )
             self.error(Harm.WRONG, 'binary masks', text, len(masks))
+        elif len(values.classes) == 2 and values.labels.get(255, 0) is None:
+            self.note(
+                'masks of 0 and 255 only, which is ignored', sum(counts.keys() == {0, 255} for _, counts in masks)
+            )
 
     def _harm(self, unknown: Sequence[int], values: MaskValues) -> Harm:
         """Losses die of a label without a class. Metrics do not, and 8 bits remain of larger values."""

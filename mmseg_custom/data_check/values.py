@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from mmengine.registry import METRICS
 from mmseg.datasets import BaseSegDataset
-from mmseg.evaluation import IoUMetric
 from numpy.typing import NDArray
 
-from mmcv_custom.datasets import Source, class_of
+from mmcv_custom.datasets import Source
 
-from .layer import FIX
+from .layer import FIX, is_iou_metric
 
 IGNORED = 255  # the default of mmseg's losses and metrics
 
@@ -58,10 +55,8 @@ class MaskValues:
             return 'masks are read as 8 bits, larger values become others'
         if found <= {0, IGNORED}:
             return f'write 1 instead of {IGNORED}; {FIX}'
-        if self.unknown(found) == [last + 1] and 0 in found and self.labels.get(0) == 0:
-            return (
-                'if 0 stands for no class, set reduce_zero_label=True in the dataset; otherwise name the class of 0 too'
-            )
+        if self.unknown(found) == [last + 1] and not self.reduces:
+            return 'if classes are numbered from 1, set reduce_zero_label=True in the dataset, which also ignores 0'
         return 'correct the masks, or name the class in metainfo.classes'
 
     def reason(self, value: int) -> str:
@@ -97,11 +92,6 @@ def ignored_labels(source: Source) -> frozenset[int]:
         parts = [part for part in source.evaluators if is_iou_metric(part)]
     found = {part.get('ignore_index', IGNORED) for part in parts} or {IGNORED}
     return frozenset(label for label in found if label is not None)
-
-
-def is_iou_metric(cfg: Mapping[str, Any]) -> bool:
-    """Whether a metric of a config is mmseg's IoUMetric or derived from it."""
-    return issubclass(class_of(METRICS, cfg) or object, IoUMetric)
 
 
 def _ranges(values: list[int]) -> str:

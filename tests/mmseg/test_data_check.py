@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,26 @@ def resized_masks(data: Data) -> None:
     data.val.pipeline = [*load, dict(type='Resize', scale=(96, 96)), dict(type='PackSegInputs')]
 
 
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 30] = bytes(30)
+    path.write_bytes(bytes(content))
+
+
+def fractions(data: Data) -> None:
+    for path in data.paths():
+        labels = np.array(Image.open(path)).astype(np.float32)
+        Image.fromarray(labels + np.float32(0.5)).save(path.with_suffix('.tif'))
+    data.set(seg_map_suffix='.tif')
+
+
+def swapped(data: Data) -> None:
+    for dataset in data.datasets:
+        prefix = dataset.data_prefix
+        dataset.data_prefix = dict(img_path=prefix.seg_map_path, seg_map_path=prefix.img_path)
+
+
 Fault = tuple[str, Callable[[Data], Any], str, tuple[str, ...]]
 # A name, what is done to the data, the split that has the error, and words of its line.
 FAULTS: list[Fault] = [
@@ -131,10 +152,19 @@ FAULTS: list[Fault] = [
     ('palette short', lambda d: d.train.metainfo.update(palette=[[0, 0, 0]]), 'train', ('palette', 'match')),
     ('classes reversed', classes_reversed, 'val', ("'background'",)),
     ('class renamed', other_class, 'val', ("'nine'", 'training')),
+    ('image damaged', lambda d: damage(d.path('images')), 'train', ('images/train/00001.png',)),
+    ('mask damaged', lambda d: damage(d.path(split='val')), 'val', ('masks/val/00001.png',)),
+    ('fractions', fractions, 'train', ('00000.tif', 'whole numbers')),
+    ('folders swapped', swapped, 'train', ('images/train/00000.png', 'RGB')),
+    ('from 1', lambda d: d.masks(lambda m: m + 1), 'train', ('11', 'numbered from 1', 'reduce_zero_label=True')),
+    ('masks not loaded', lambda d: d.train.pipeline.pop(1), 'train', ('LoadAnnotations', 'pipeline')),
+    ('masks not loaded val', lambda d: d.val.pipeline.pop(1), 'val', ('LoadAnnotations', 'pipeline')),
+    ('ignore_index', lambda d: d.train.update(ignore_index=0), 'train', ('ignore_index is 0', 'decode_head')),
+    ('all ignored', lambda d: d.masks(lambda m: m * 0 + 255), 'train', ('every pixel', 'ignored')),
     ('masks resized', resized_masks, 'val', ('before LoadAnnotations', '(64, 64)')),
 ]
 # What layer 1 alone can see: values that are read as any others, settings that a dataset corrects.
-ONLY_STRUCTURE = {'lossy', 'no comma', 'class twice', 'no classes'}
+ONLY_STRUCTURE = {'lossy', 'no comma', 'class twice', 'no classes', 'ignore_index'}
 
 
 def named(faults: list[Fault]) -> list[Any]:

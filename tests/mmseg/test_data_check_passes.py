@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from numpy.typing import NDArray
 from PIL import Image
 
 from mmcv_custom.datasets import check_datasets
@@ -75,6 +76,21 @@ def wrapped(data: Data) -> None:
     loader.dataset = dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[data.train] * 2))
 
 
+def without_masks(data: Data) -> None:
+    data.val.pipeline.pop(1)
+    data.cfg.val_evaluator.format_only = True
+
+
+def some_binary(data: Data) -> None:
+    data.classes(TWO)
+    for path in data.paths(split='train')[::2]:
+        rewrite(path, lambda labels: labels * 255)
+
+
+def deep(pixels: NDArray) -> NDArray:
+    return pixels[..., 0].astype(np.uint16) * 257
+
+
 LEGITIMATE: list[tuple[str, Callable[[Data], Any], tuple[str, ...]]] = [
     ('nothing changed', lambda d: None, ('train: 8 images', 'val: 3 images')),
     ('255', ignored_border, ('ignored pixels, 0.0 % of all, of value 255 (8)',)),
@@ -99,7 +115,15 @@ LEGITIMATE: list[tuple[str, Callable[[Data], Any], tuple[str, ...]]] = [
     ('wrappers', wrapped, ('train: 16 images',)),
     ('nan_to_num', lambda d: d.cfg.val_evaluator.update(nan_to_num=0), ('count as 0: at best mIoU 90.91',)),
     ('format_only', lambda d: d.cfg.val_evaluator.update(format_only=True), ('metric IoUMetric, format_only',)),
-    ('no masks', lambda d: d.val.pipeline.pop(1), ('val_dataloader.dataset: masks, none are loaded',)),
+    ('no masks', without_masks, ("val_dataloader.dataset: masks, mmseg's LoadAnnotations",)),
+    ('list is a folder', lambda d: d.set(ann_file='annotations'), ('train: 8 images',)),
+    ('listed twice', lambda d: list_of_train(d, '00000\n00000\n00001\n'), ('that the list names again (1)',)),
+    ('some masks of 255', some_binary, ('masks of 0 and 255 only, which is ignored (4)',)),
+    (
+        'deep images',
+        lambda d: rewrite(d.path('images'), deep),
+        ('images of more than 8 bits, which are loaded as 8 (1)',),
+    ),
     ('other metric', lambda d: d.cfg.val_evaluator.update(type='DepthMetric'), ('metric DepthMetric',)),
     ('remote', lambda d: d.set(backend_args=dict(backend='petrel')), ('files, which are not on this machine',)),
     (
