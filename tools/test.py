@@ -5,6 +5,8 @@ python tools/test.py configs/demo/mask-rcnn_digits.py work_dirs/demo/mask-rcnn/i
 
 from __future__ import annotations
 
+import os
+
 from mmcv_custom.cli import (
     build_runner,
     check_config,
@@ -39,8 +41,12 @@ def main() -> None:
     quiet_terminal(args.debug)
     if args.out is not None and not args.out.endswith('.pkl'):
         fail(f'--out must name a .pkl file, got {args.out!r}')
+    if args.out and os.path.isfile(args.out) and os.path.getsize(args.out):
+        fail(f'--out {args.out} exists: name another file or delete it')
     if args.show_dir == '':
         fail("--show-dir must name a folder, got ''")
+    if args.show_dir and os.path.isdir(args.show_dir) and os.listdir(args.show_dir):
+        fail(f'--show-dir {args.show_dir} is not empty: name another folder or delete it')
     cfg = load_config(args)
     check_config(cfg, 'test')
 

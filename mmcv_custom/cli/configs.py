@@ -62,13 +62,14 @@ def read_config(path: str, overrides: dict | None = None, debug: bool = False) -
     """The config in a file. Ends the program if it cannot be read, with the traceback if ``debug``."""
     existing_file(path, 'config file')
     overrides = overrides or {}
+    if circle := _base_circle(path):
+        fail(f'cannot read config {path}: it is its own base: {" -> ".join(map(os.path.relpath, circle))}')
     try:
         cfg = Config.fromfile(path)
     except (Exception, SystemExit) as problem:  # a config is a program: it can do anything
         if debug:
             raise
-        looped = '; is it its own base?' if isinstance(problem, RecursionError) else ''
-        raise SystemExit(f'error: cannot read config {path}: {in_words(problem)}{looped}') from problem
+        fail(f'cannot read config {path}: {in_words(problem)}')
     known = {*cfg, *RUNNER_KEYS, *parameters_of(Runner)}
     for key in overrides:
         if key.startswith('custom_imports') or key == 'launcher':  # MMEngine has imported what the file says
@@ -83,8 +84,27 @@ def read_config(path: str, overrides: dict | None = None, debug: bool = False) -
     except (AssertionError, IndexError, KeyError, TypeError, ValueError) as problem:
         if debug:
             raise
-        raise SystemExit(f'error: --cfg-options does not fit {path}: {in_words(problem)}') from problem
+        fail(f'--cfg-options does not fit {path}: {in_words(problem)}')
     return cfg
+
+
+def _base_circle(path: str, below: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The files of a circle of ``_base_`` that begins at a config or at one of its bases; empty if there is none.
+
+    MMEngine follows a circle up to Python's recursion limit, which takes many seconds.
+
+    Args:
+        path: Config file.
+        below: The files whose base it is, from the one that the user named.
+    """
+    file = os.path.realpath(path)
+    if file in below:
+        return (*below[below.index(file) :], file)
+    try:
+        bases = [Config._get_cfg_path(base, path)[0] for base in Config._get_base_files(path)]
+    except (Exception, SystemExit):  # Config.fromfile meets the same, and the user is told there
+        return ()
+    return next(filter(None, (_base_circle(base, (*below, file)) for base in bases)), ())
 
 
 def load_config(args: argparse.Namespace) -> Config:

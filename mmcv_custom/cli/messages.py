@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from textwrap import shorten
 from typing import Any, NoReturn
 
+from ..engine.runner import LAUNCHERS
 from ..errors import UserError
+
+HEAD_START = 5  # seconds; the first needs some for its exit
 
 
 def fail(message: str) -> NoReturn:
-    """Ends the program with one line on stderr and exit code 1."""
+    """Ends the program with one line on stderr and exit code 1.
+
+    All processes of a launcher usually find the same mistake. The first prints it at once, the others wait: a launcher
+    that sees the first end stops them, and the line is printed once. A mistake that only they find is printed too.
+    """
+    if any(os.environ.get(rank, '0') != '0' for rank, *_ in LAUNCHERS.values()):
+        time.sleep(HEAD_START)
     raise SystemExit(f'error: {" ".join(message.split())}')
 
 
@@ -34,7 +45,7 @@ def user_errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except UserError as problem:
-        raise SystemExit(f'error: {" ".join(str(problem).split())}') from problem
+        fail(str(problem))
 
 
 def table(rows: Iterable[Sequence[Any]]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from traceback import walk_tb
@@ -13,25 +15,40 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import RUNNERS, Registry
 from mmengine.runner import Runner
-from torch.distributed import DistError
+from torch import distributed as dist
 
 from ..engine.runner import PortableRunner
 from ..errors import UserError
 from .configs import entries_of, parameters_of
-from .messages import did_you_mean, in_words
+from .messages import did_you_mean, fail, in_words
+
+# How gloo says that another process has ended.
+LOST = re.compile('Connection (closed|reset) by peer|Broken pipe')
 
 
 def build_runner(cfg: Config) -> Runner:
     """The runner of a config: its ``runner_type``, by default :class:`mmcv_custom.engine.PortableRunner`."""
+    atexit.register(_let_gloo_finish)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else PortableRunner.from_cfg(cfg)
+
+
+def _let_gloo_finish() -> None:
+    """Waits until gloo's threads have released the tensors of the last collective. Called when the program ends.
+
+    They need Python's lock (GIL) for it. Before Python 3.14 a thread that asks for it while the interpreter shuts down
+    is ended by ``pthread_exit``, which torch's C++ code does not survive: the process aborts. ``destroy_process_group``
+    joins the threads only if nothing refers to the group, but DistributedDataParallel does.
+    """
+    if dist.is_initialized():
+        time.sleep(0.5)
 
 
 @contextmanager
 def mistakes_in_one_line(cfg: Config, debug: bool = False) -> Iterator[None]:
     """Inside this context a mistake of the user ends the program like :func:`fail`; ``debug`` prints the traceback too.
 
-    A mistake is a :class:`mmcv_custom.errors.UserError`, processes that do not meet, or what MMEngine cannot build from
-    the config. Any other error is ours and passes.
+    A mistake is a :class:`mmcv_custom.errors.UserError`, processes that do not meet or lose each other, or what
+    MMEngine cannot build from the config. Any other error is ours and passes.
     """
     try:
         yield
@@ -39,7 +56,7 @@ def mistakes_in_one_line(cfg: Config, debug: bool = False) -> Iterator[None]:
         text = _mistake(problem, cfg)
         if debug or text is None:
             raise
-        raise SystemExit(f'error: {" ".join(text.split())}') from problem
+        fail(text)
 
 
 def _mistake(problem: Exception, cfg: Config) -> str | None:
@@ -48,7 +65,11 @@ def _mistake(problem: Exception, cfg: Config) -> str | None:
         return str(problem)
     frames = [frame for frame, _ in walk_tb(problem.__traceback__)]
     places = [(str(frame.f_globals.get('__name__')), frame.f_code.co_name) for frame in frames]
-    if isinstance(problem, DistError) or ('torch.distributed.distributed_c10d', 'init_process_group') in places:
+    if dist.is_initialized() and isinstance(problem, RuntimeError) and LOST.search(str(problem)):
+        return (
+            f'process {dist.get_rank()} stops, because another one has ended; its message says why: {in_words(problem)}'
+        )
+    if isinstance(problem, dist.DistError) or ('torch.distributed.distributed_c10d', 'init_process_group') in places:
         address = f'{os.environ.get("MASTER_ADDR")}:{os.environ.get("MASTER_PORT")}'
         return (
             f'the {os.environ.get("WORLD_SIZE")} processes could not meet at {address} '
