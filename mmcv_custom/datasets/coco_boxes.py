@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .coco import CocoFile
+from .coco_fields import FARTHEST
 from .report import Harm, Report
 from .sources import Source
 
@@ -45,10 +46,18 @@ def check_boxes(
         Harm.LOST,
         'box not finite',
         np.flatnonzero(~finite & chosen),
-        lambda row: f'bbox is {_numbers(boxes[row])}, and such an object is left out without a word',
+        lambda row: f'bbox is {_numbers(boxes[row])}, and such an object is left out without a word; correct it',
     )
+    far = finite & (np.abs(boxes) >= FARTHEST).any(1)
+    errors(
+        Harm.WRONG,
+        'box far outside',
+        np.flatnonzero(far & chosen),
+        lambda row: f'bbox is {_numbers(boxes[row])}, which no image reaches; correct it or take the object out',
+    )
+    finite &= ~far
     areas_not_finite = np.flatnonzero(~np.isfinite(file.areas) & finite & chosen)
-    errors(Harm.WRONG, 'area not finite', areas_not_finite, lambda row: f'area is {file.areas[row]}')
+    errors(Harm.WRONG, 'area not finite', areas_not_finite, lambda row: f'area is {file.areas[row]}; correct it')
     negative = finite & (boxes[:, 2:] < 0).any(1) & chosen
     errors(
         Harm.LOST,

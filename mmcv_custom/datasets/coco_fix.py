@@ -14,11 +14,11 @@ import numpy as np
 
 from mmcv_custom.errors import UserError
 
-from .coco import is_box, is_id, is_number
 from .coco_boxes import SHARES, meaning_of
+from .coco_fields import is_box, is_id, is_number
 from .coco_images import ignores_orientation
 from .coco_masks import is_good_part, mask_area, mask_faults, rle_size
-from .coco_rules import DEFAULT_RULES, CocoRules, same_letters
+from .coco_rules import DEFAULT_RULES, CocoRules, evaluates_file, same_letters
 from .image_folder import ImageFolder
 from .images import Header, read_header
 from .sources import Source
@@ -92,6 +92,10 @@ class _Repair:
         items = self.data.get(name) if isinstance(self.data, dict) else None
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise ValueError(f'it has no list {name!r} of mappings')
+        for key in ('id', 'image_id', 'category_id'):
+            for i, item in enumerate(items):
+                if isinstance(item.get(key), list | dict):
+                    raise ValueError(f'{name}[{i}] has the {key} {item[key]!r:.40}')
         return items
 
     def run(self, classes: Sequence[str] | None) -> None:
@@ -206,8 +210,9 @@ class _Repair:
     def _flags_and_areas(self) -> None:
         areas = [annotation.get('area') for annotation in self.annotations]
         all_empty = all(not is_number(area) or not area > 0 for area in areas)
+        needs_crowd = evaluates_file(self.source, 'CocoMetric')
         for annotation, area in zip(self.annotations, areas, strict=True):
-            if self.evaluated and annotation.get('iscrowd') is None:
+            if needs_crowd and annotation.get('iscrowd') is None:
                 annotation['iscrowd'] = 0
                 self.changes['iscrowd'] += 1
             mask, box = annotation.get('segmentation'), annotation.get('bbox')
@@ -222,8 +227,8 @@ class _Repair:
     def _ids(self) -> None:
         """Numbers the annotations from 1 on if one of their ids is wrong."""
         ids = [annotation.get('id') for annotation in self.annotations]
-        are_numbers = all(type(identity) is int and (identity > 0 or not self.evaluated) for identity in ids)
-        if are_numbers and len(set(ids)) == len(ids):
+        lowest = 1 if evaluates_file(self.source, 'CocoMetric', 'LVISMetric') else -np.inf
+        if all(type(identity) is int and identity >= lowest for identity in ids) and len(set(ids)) == len(ids):
             return
         for number, annotation in enumerate(self.annotations, 1):
             annotation['id'] = number
@@ -231,17 +236,19 @@ class _Repair:
 
     def _categories(self, classes: Sequence[str]) -> None:
         """Spells and orders the categories as the classes of the config."""
-        names = [category.get('name') for category in self.categories]
+        names = [str(category.get('name')) for category in self.categories]
         for missing in set(classes) - set(names):
             same = [
-                c for c in self.categories if c.get('name') not in classes and same_letters(missing, str(c.get('name')))
+                c
+                for c in self.categories
+                if str(c.get('name')) not in classes and same_letters(missing, str(c.get('name')))
             ]
             if len(same) == 1:
                 same[0]['name'] = missing
                 self.changes['names of categories'] += 1
         place = {name: i for i, name in enumerate(classes)}
         order = sorted(self.categories, key=lambda category: place.get(str(category.get('name')), len(place)))
-        chosen = [category for category in self.categories if category.get('name') in place]
+        chosen = [category for category in self.categories if str(category.get('name')) in place]
         if chosen != order[: len(chosen)]:
             self.categories[:] = order
             self.changes['categories in another order'] += len(order)

@@ -7,7 +7,8 @@ from typing import Any
 
 import mmcv
 
-from .coco import CocoFile, is_id
+from .coco import CocoFile
+from .coco_fields import is_id
 from .coco_rules import CocoRules
 from .image_folder import ImageFolder
 from .images import HEADERS, Header, read_header, sample
@@ -123,10 +124,14 @@ class _Images:
             except KeyError as problem:
                 self.error(Harm.FAILS, 'file name', row, f'{problem.args[0]} is absent, which names the image file')
                 continue
+            except (AttributeError, TypeError):  # of a value that is no string
+                name = None
             if isinstance(name, str) and name:
                 names[row] = name
             else:
-                self.error(Harm.FAILS, 'file name', row, f'it is {name!r:.40}, expected the path of the image')
+                self.error(
+                    Harm.FAILS, 'file name', row, f'it is {name!r:.40}, expected the path of the image below the folder'
+                )
         first = {name: row for row, name in reversed(names.items())}
         for row, name in names.items():
             if first[name] != row:

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from .coco_fields import FARTHEST, is_number
 from .report import Harm
 from .rle import compressed_sums
-
-FARTHEST = 1e6  # pixels; no image is as large, and pycocotools' memory grows with the length of a polygon
 
 # What a mask does to a training with masks, and to an evaluation of masks; None: nothing.
 MASK_HARMS: dict[str, tuple[Harm | None, Harm | None]] = {
     'no mask': (Harm.FAILS, Harm.FAILS),  # KeyError: 'mask' in mmdet's LoadAnnotations
     'mask not finite': (Harm.FAILS, Harm.FAILS),  # pycocotools takes all memory
-    'mask far outside': (Harm.FAILS, Harm.FAILS),  # the same
+    'mask far outside': (Harm.FAILS, Harm.FAILS),  # the same: its memory grows with the length of a polygon
     'mask is a flat list': (Harm.FAILS, Harm.FAILS),
     'malformed mask': (Harm.FAILS, Harm.FAILS),
     'run lengths do not fit': (Harm.WRONG, Harm.WRONG),
@@ -25,6 +24,18 @@ MASK_HARMS: dict[str, tuple[Harm | None, Harm | None]] = {
     'polygon too short': (Harm.LOST, Harm.FAILS),  # mmdet ignores the object, pycocotools raises an error
     'short polygon first': (None, Harm.FAILS),  # pycocotools takes it for a box
     'short polygon': (None, None),
+}
+
+MASK_REPAIRS = {
+    'no mask': 'draw one, take the object out, or train without masks',
+    'mask not finite': 'correct the polygon or take it out',
+    'mask far outside': 'correct the polygon or take it out',
+    'mask is a flat list': '--fix makes a list of it',
+    'malformed mask': 'draw or encode the mask again',
+    'run lengths do not fit': 'encode the mask again',
+    'polygon of an odd number': 'take the polygon out or complete it',
+    'polygon too short': 'draw the mask again or take the object out',
+    'short polygon first': '--fix takes it out',
 }
 
 
@@ -109,10 +120,10 @@ def _are_good(masks: Sequence[list[Any]]) -> bool:
 def _fault_of_polygons(mask: list[Any]) -> tuple[str, str] | None:
     if not mask:
         return 'no mask', 'its segmentation is []'
-    if all(isinstance(number, int | float) for number in mask):
+    if all(map(is_number, mask)):
         return 'mask is a flat list', f'segmentation is {mask!r:.40}, expected a list of polygons: [[x1, y1, x2, ...]]'
     for part in mask:
-        if not isinstance(part, list) or not all(isinstance(number, int | float) for number in part):
+        if not isinstance(part, list) or not all(map(is_number, part)):
             return 'malformed mask', f'a polygon is {part!r:.40}, expected [x1, y1, x2, y2, ...]'
         if not np.isfinite(part).all():
             return 'mask not finite', 'a coordinate of its polygons is NaN or infinite'

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import operator
+import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmengine.fileio import list_from_file
+
 from .coco import CocoFile
+from .coco_fields import is_id
 from .report import Harm, Report
 from .sources import Source
 
@@ -30,9 +34,9 @@ class CocoRules:
 
     def chosen(self, file: CocoFile, classes: Sequence[str] | None) -> list[dict[str, Any]]:
         """The categories that get the labels 0, 1, 2, ..."""
-        categories = [category for category in file.categories if 'id' in category and 'name' in category]
+        categories = [category for category in file.categories if _is_category(category)]
         if self.sorted_ids:
-            categories.sort(key=operator.itemgetter('id'))
+            categories.sort(key=lambda category: (isinstance(category['id'], str), category['id']))
         if self.by_name and classes is not None:
             categories = [category for category in categories if category['name'] in classes]
         return categories
@@ -41,10 +45,10 @@ class CocoRules:
 DEFAULT_RULES = CocoRules()
 
 
-def evaluates_file(source: Source) -> bool:
-    """Whether a COCO metric reads the truth from an annotation file; others take it from the dataset."""
+def evaluates_file(source: Source, *metrics: str) -> bool:
+    """Whether one of some metrics reads the truth from an annotation file; without one it takes it from the dataset."""
     return any(
-        str(metric.get('type')).endswith('CocoMetric') and metric.get('ann_file') and not metric.get('format_only')
+        str(metric.get('type')).endswith(metrics) and metric.get('ann_file') and not metric.get('format_only')
         for metric in source.evaluators
     )
 
@@ -58,14 +62,16 @@ def check_categories(
         report.error(harm, kind, source.split, f'{file.path}: {text}')
 
     for i, category in enumerate(file.categories):
-        if not isinstance(category.get('name'), str) or not isinstance(category.get('id'), int | str):
+        if not _is_category(category):
             error(Harm.FAILS, 'category', f'categories[{i}] is {category!r:.80}, expected an id and a name')
             return
     for key in ('id', 'name'):
         for value, count in Counter(category[key] for category in file.categories).items():
             if count > 1:
                 error(Harm.WRONG, f'category {key}', f'{count} categories have the {key} {value!r}; keep one of them')
-    if isinstance(classes, str):
+    if isinstance(classes, str):  # MMEngine reads a file of names if there is one
+        if os.path.isfile(classes):
+            return check_categories(file, source, report, list_from_file(classes), rules)
         text = f'{source.key}.metainfo.classes is the string {classes!r}, expected a tuple: ({classes!r},)'
         report.error(Harm.WRONG, 'classes', source.split, text)
         return
@@ -107,29 +113,32 @@ def _compare_chosen(
     expected = [name for name in classes if name in names]
     if list(names) != list(dict.fromkeys(expected)) and len(set(names)) == len(names):
         error(Harm.WRONG, 'order of classes', _order(names, expected))
+    others = [name for name in known if name not in classes]
+    left = f', of which {_list(others)} are not chosen' if others else ''
     last = max(i for i, name in enumerate(classes) if name in names)
     for i, name in enumerate(classes):
         if name not in missing:
             continue
         similar = _similar(name, known)
-        text = f'class {name!r} of {source.key}.metainfo.classes is no category of the file'
+        text = f'class {name!r} of {source.key}.metainfo.classes is no category of the file{left}'
         text += f' (did you mean {similar!r}?)' if similar else ''
         if i < last:
             error(Harm.WRONG, 'class not in the file', f'{text}; all classes behind it get the label of the one before')
-        elif evaluates_file(source):
+        elif evaluates_file(source, 'CocoMetric'):
             error(Harm.FAILS, 'class not in the file', f'{text}; the metric fails when it is predicted')
         elif similar:
             error(Harm.LOST, 'class not in the file', f'{text}; its objects are left out')
         else:
             report.note(source.split, 'classes without a category')
-    report.note(source.split, 'categories that are not chosen', len(set(known) - set(classes)))
+    report.note(source.split, 'categories that are not chosen', len(others))
 
 
 def _order(names: Sequence[str], classes: Sequence[str]) -> str:
     i = next(i for i, (name, other) in enumerate(zip(names, classes, strict=False)) if name != other)
     return (
         f'labels follow the order of the categories in the file: label {i} is {names[i]!r}, and metainfo.classes calls '
-        f'it {classes[i]!r}; write metainfo=dict(classes=({_list(names, 20)},)), the same for all splits, or use --fix'
+        f'it {classes[i]!r}; use --fix, which sorts the categories, or write '
+        f'metainfo=dict(classes=({_list(names, 20)},)) for all splits'
     )
 
 
@@ -160,6 +169,10 @@ def _similar(name: str, known: Sequence[str]) -> str | None:
         if same_letters(name, other):
             return other
     return next(iter(difflib.get_close_matches(name, known, 1, 0.8)), None)
+
+
+def _is_category(category: Mapping[str, Any]) -> bool:
+    return is_id(category.get('id')) and isinstance(category.get('name'), str)
 
 
 def same_letters(name: str, other: str) -> bool:

@@ -13,7 +13,7 @@ from mmcv_custom.errors import UserError
 from .coco import CocoFile
 from .coco_boxes import check_boxes
 from .coco_images import check_images
-from .coco_masks import MASK_HARMS
+from .coco_masks import MASK_HARMS, MASK_REPAIRS
 from .coco_rules import DEFAULT_RULES, CocoRules, check_categories, evaluates_file
 from .report import LIMIT, Harm, Report
 from .sources import Source
@@ -115,7 +115,7 @@ class _Annotations:
             self.errors(Harm.FAILS, kind, np.array(list(faults), np.int64), faults.__getitem__)
         lacking = np.flatnonzero(~self.file.has_area & self.chosen)
         self.errors(Harm.FAILS, 'no area', lacking, lambda row: 'area is absent, which mmdet needs; --fix adds it')
-        if evaluates_file(self.source):
+        if evaluates_file(self.source, 'CocoMetric'):
             lacking = np.flatnonzero(~self.file.has_crowd & self.chosen)
             text = 'iscrowd is absent, which the COCO metric needs; --fix adds "iscrowd": 0'
             self.errors(Harm.FAILS, 'no iscrowd', lacking, lambda row: text)
@@ -134,7 +134,7 @@ class _Annotations:
             )
             return
         rows = np.flatnonzero((ids <= 0) & self.chosen)
-        if self.source.split == 'train':
+        if not evaluates_file(self.source, 'CocoMetric', 'LVISMetric'):
             self.report.note(self.source.split, 'annotation ids below 1', len(rows))
         else:
             text = 'its id is below 1: COCO metrics take such an object for not found; --fix numbers them anew'
@@ -165,16 +165,17 @@ class _Annotations:
             if (harm := MASK_HARMS[kind][evaluated]) is None:
                 self.report.note(self.source.split, 'masks with a polygon of less than three points', len(rows))
             else:
-                self.errors(harm, kind, rows, faults.__getitem__)
+                texts = {row: f'{text}; {MASK_REPAIRS[kind]}' for row, text in faults.items()}
+                self.errors(harm, kind, rows, texts.__getitem__)
         sizes = np.append(file.sizes, [[np.nan, np.nan]], 0)[file.image_rows][:, ::-1]
-        differs = (file.rle_sizes[:, 0] >= 0) & used & ~np.isnan(sizes).any(1) & (file.rle_sizes != sizes).any(1)
+        differs = (file.rle_sizes[:, 0] >= 0) & used & (sizes > 0).all(1) & (file.rle_sizes != sizes).any(1)
         self.errors(
             Harm.WRONG,
             'run lengths of another size',
             np.flatnonzero(differs),
             lambda row: (
                 f'its run lengths are of a mask {_size(file.rle_sizes[row])} (height x width), '
-                f'and its image is {_size(sizes[row])}'
+                f'and its image is {_size(sizes[row])}; encode the mask again in the size of the image'
             ),
         )
 

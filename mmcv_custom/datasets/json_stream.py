@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _SPACE = re.compile(r'[ \t\n\r]*')
+_BEHIND_ITEM = re.compile(r'[ \t\n\r]*([,\]])[ \t\n\r]*')
 _DECODER = json.JSONDecoder()
 
 
@@ -51,12 +52,16 @@ class JsonMembers:
             raise json.JSONDecodeError('Extra data', self._text, self._position)
 
     def _items(self) -> Iterator[tuple[Any, int]]:
-        if self._is_next(']'):
-            return
-        more = True
+        text, start = self._text, self._position  # local names: this loop takes the time of large files
+        more = not self._is_next(']')
         while more:
-            yield self._value()
-            more = self._take(',]') == ','
+            item, end = _DECODER.raw_decode(text, start)
+            yield item, start
+            separator = _BEHIND_ITEM.match(text, end)
+            if separator is None:
+                raise json.JSONDecodeError("Expecting ',' or ']'", text, end)
+            more = separator[1] == ','
+            start = self._position = separator.end()
 
     def _value(self) -> tuple[Any, int]:
         start = self._position

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from mmcv_custom.datasets.coco import CocoFile
+from mmcv_custom.datasets.coco_fix import fix_annotations
 from mmcv_custom.datasets.coco_rules import CocoRules, compare_categories
 from mmcv_custom.datasets.coco_structure import check_structure
 from mmcv_custom.datasets.report import Report
@@ -68,6 +70,7 @@ FAULTS: list[tuple[str, str, Callable[[Data], Any], str, str]] = [
     ('val', 'no iscrowd', without('annotations', 'iscrowd'), 'annotation 1: iscrowd is absent', '--fix'),
     ('train', 'box not finite', update('annotations', bbox=[math.nan, 1, 5, 5]), 'bbox is [nan, 1, 5, 5]', ''),
     ('train', 'box not finite', update('annotations', bbox=[1, 1, math.inf, 5]), 'bbox is [1, 1, inf, 5]', ''),
+    ('train', 'box far outside', update('annotations', bbox=[1, 1, 1e7, 5]), 'bbox is [1, 1, 1e+07, 5]', ''),
     ('train', 'area not finite', update('annotations', area=math.nan), 'area is nan', ''),
     ('train', 'box of negative size', update('annotations', bbox=[9, 9, -4, 5]), 'bbox is [9, 9, -4, 5]', ''),
     ('train', 'normalised boxes', each(divided), 'the 12 boxes look like shares of the image', 'in pixels'),
@@ -455,3 +458,42 @@ def test_train_and_val_give_categories_the_same_labels(tmp_path: Path, classes: 
         report = Report()
         compare_categories(train, CocoFile(write(tmp_path, data, 'val')), classes, report)
         assert report.kinds('val') == kinds
+
+
+JUNK = [
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        2,
+        1.5,
+        math.nan,
+        -math.inf,
+        1e308,
+        -(2**70),
+        10**400,
+        '',
+        '1',
+        '../x',
+        '\ud800',
+        '\x00',
+    ),
+    *([], {}, [[]], [{}], [1, 2], ['a'] * 4, [None] * 4, [[1, 2], [1, 2, 3, 4, 5, 6]], dict(size='ab', counts=3)),
+    *(dict(size=[48, 64], counts='abc'), dict(size=[2**40, 2**40], counts='0'), dict(size=[48, 64], counts='€')),
+]
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_any_value_anywhere_makes_a_report(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)
+    for _ in range(20):
+        data = random.choice([plain, peculiar])()
+        item = random.choice(data[random.choice(['images', 'annotations', 'categories'])])
+        key = random.choice(list(item))
+        item[key] = random.choice(JUNK)
+        split = random.choice(['train', 'val'])
+        report = check(tmp_path, data, split, random.choice([CLASSES, None]), rules=CocoRules(sorted_ids=seed % 2 == 1))
+        assert all(len(line) < 1000 for line in report.error_lines())
+        fix_annotations(source_of(tmp_path, split), str(tmp_path / str(random.random())), CLASSES)
