@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from mmengine.config import Config
 
-from mmcv_custom.cli import Parser, fail, user_errors_in_one_line
+from mmcv_custom.cli import Parser, fail, make_folder, user_errors_in_one_line
 from mmcv_custom.new_config import (
     Base,
     Data,
@@ -26,7 +26,7 @@ from mmcv_custom.new_config import (
     read_instances,
     read_segments,
 )
-from mmcv_custom.old_configs import OldConfig, Translation, model_of, read_old_config, translate
+from mmcv_custom.old_configs import Translation, model_of, read_old_config, translate
 
 
 def new_parser() -> Parser:
@@ -61,10 +61,13 @@ def new_parser() -> Parser:
 
 def main() -> None:
     args = new_parser().parse_args()
-    limits = (('--batch-size', [args.batch_size or 1], 1), ('--gpus', [args.gpus], 1), ('--size', args.size or [], 32))
-    for argument, values, least in limits:
+    for argument, values, least in (
+        ('--batch-size', [args.batch_size], 1),
+        ('--gpus', [args.gpus], 1),
+        ('--size', args.size or [], 32),
+    ):
         for value in values:
-            if value < least:
+            if value is not None and value < least:
                 fail(f'{argument} must be at least {least}, got {value}')
     if not args.name and not args.old:
         fail('name a model, such as mask-rcnn_internimage-t_fpn_1x_coco, or an old config with --from')
@@ -75,11 +78,12 @@ def main() -> None:
         wishes = translate(old, base.cfg) if old else Translation()
         paths = {split: tuple(getattr(args, split)) for split in ('train', 'val', 'test') if getattr(args, split)}
         paths = {**wishes.paths, **paths}
-        data = read_data(base, old, paths, names_of(args.classes), wishes)
+        data = read_data(base, args, paths, wishes)
         draft = assemble(base, data, options_of(args, wishes))
 
     folder = Path('configs' if os.path.isdir('configs') else '.')
     out = Path(args.out or folder / f'my_{data.name if data else Path(args.old).stem}.py')
+    check_new(out)
     cfg = read_draft(draft, out)
     # The data check goes here.
     write(draft, out)
@@ -92,16 +96,22 @@ def main() -> None:
     print(*(f'    {command}' for command in commands(cfg, out, args.gpus, wishes.amp)), sep='\n')
 
 
-def read_data(
-    base: Base, old: OldConfig | None, paths: dict, names: list[str] | None, wishes: Translation
-) -> Data | None:
+def read_data(base: Base, args: argparse.Namespace, paths: dict, wishes: Translation) -> Data | None:
     """The user's dataset; ``None`` for that of the model's config, if an old config says nothing else."""
-    for split in ('train', 'val') if paths or not old else ():
+    for split in ('train', 'val') if paths or not args.old else ():
         if split not in paths:
             fail(f'--{split} must name a folder of images and their annotations')
-    if not paths:
-        return None
-    return (read_instances if base.detects else read_segments)(paths, names or wishes.classes)
+    if paths:
+        read = read_instances if base.detects else read_segments
+        return read(paths, names_of(args.classes) or wishes.classes)
+    if wishes.other_classes:
+        fail(
+            f'--from {args.old}: its model has num_classes={max(wishes.other_classes)}, and it does not say where the '
+            'data is; name it with --train and --val'
+        )
+    if wishes.resizes or wishes.size:
+        wishes.notes.append('sizes of images, which need --train and --val')
+    return None
 
 
 def options_of(args: argparse.Namespace, wishes: Translation) -> Options:
@@ -133,18 +143,19 @@ def read_draft(draft: Draft, out: Path) -> Config:
     return Config(cfg.to_dict(), cfg_text=draft.text(out), filename=str(out))
 
 
-def write(draft: Draft, out: Path) -> None:
-    """Writes a draft to a new file."""
+def check_new(out: Path) -> None:
+    """Ends the program if a file is no new config."""
     if out.suffix != '.py':
         fail(f'--out must name a .py file, got {out}')
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with open(out, 'x', encoding='utf-8') as file:
-            file.write(draft.text(out))
-    except FileExistsError:
+    if out.exists():
         fail(f'{out} exists already, and is not overwritten; name another file with --out')
-    except OSError as problem:
-        fail(f'--out {out}: cannot write it: {problem.strerror}')
+
+
+def write(draft: Draft, out: Path) -> None:
+    """Writes a draft to a new file."""
+    make_folder(str(out.parent), '--out: folder')
+    with open(out, 'x', encoding='utf-8') as file:
+        file.write(draft.text(out))
 
 
 if __name__ == '__main__':

@@ -199,7 +199,7 @@ def _batch(base: Base, options: Options, notes: list[str]) -> dict[str, Any]:
         settings['train_dataloader'] = dict(batch_size=batch_size)
     step, lr = batch_size * options.gpus, base.cfg.optim_wrapper.optimizer.lr
     if options.lr is not None:
-        notes.append(f'learning rate {expression(options.lr)}')
+        notes.append(f'learning rate {expression(options.lr)} as before, for the images per step of before')
         return settings if options.lr == lr else {**settings, 'optim_wrapper': dict(optimizer=dict(lr=options.lr))}
     scaled = float(f'{lr * step / base.batch_size:.6g}')
     notes.append(f'learning rate {expression(scaled)} for {step} image{"s" if step > 1 else ""} per step')

@@ -119,7 +119,7 @@ def _suffixes(folders: tuple[str, str], images: list[str], masks: list[str]) -> 
             if paired > most:
                 best, most = (image_end, mask_end), paired
             if paired == len(images) == len(masks):
-                return best
+                return _with_separator(best, image_ends, mask_ends)
     expected = {image.removesuffix(best[0]) + best[1] for image in images}
     for image in images:
         if (mask := image.removesuffix(best[0]) + best[1]) not in known:
@@ -131,6 +131,15 @@ def _suffixes(folders: tuple[str, str], images: list[str], masks: list[str]) -> 
     raise UserError(
         f'{len(extra)} of {len(masks)} masks in {folders[1]} have no image in {folders[0]}, such as {extra[0]}'
     )
+
+
+def _with_separator(ends: tuple[str, str], image_ends: list[str], mask_ends: list[str]) -> tuple[str, str]:
+    """``leftImg8bit.png`` and ``gtFine.png`` as ``_leftImg8bit.png`` and ``_gtFine.png``, where all names have it."""
+    for separator in '_-. ':
+        longer = (separator + ends[0], separator + ends[1])
+        if longer[0] in image_ends and longer[1] in mask_ends:
+            return longer
+    return ends
 
 
 def _common_ends(paths: list[str]) -> list[str]:

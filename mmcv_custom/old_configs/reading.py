@@ -91,6 +91,9 @@ def read_old_config(path: str) -> OldConfig:
         )
     if not set(content) & (OLD_KEYS | {'model', 'data'}) and not missing:
         raise UserError(f'--from {path}: this is no config of mmdet 2 or mmseg 0: it has neither model nor data')
+    for key in ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'evaluation', 'img_norm_cfg'):
+        if not isinstance(content.get(key) or {}, Mapping):
+            raise UserError(f'--from {path}: {key} must be a dict, got {content[key]!r}')
     return OldConfig(path, content, tuple(missing))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from .comparison import as_list, same
+
 
 def settings_of(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> dict[str, Any]:
     """What an old config says about training that the model's config here says otherwise.
@@ -24,12 +26,11 @@ def settings_of(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> di
         default_hooks=_hooks(content, cfg),
         val_evaluator=_evaluator(content, cfg, notes),
     )
-    for key in ('load_from', 'work_dir', 'custom_hooks', 'resume_from'):
-        if content.get(key):
-            if key in ('load_from', 'work_dir'):
-                found[key] = content[key]
-            else:
-                notes.append(key)
+    found.update({key: content[key] for key in ('load_from', 'work_dir') if content.get(key)})
+    notes += [key for key in ('custom_hooks', 'resume_from') if content.get(key)]
+    step = (content.get('auto_scale_lr') or {}).get('base_batch_size')
+    if step and step != cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+        found['auto_scale_lr'] = dict(base_batch_size=step)
     if content.get('seed') is not None:
         found['randomness'] = dict(seed=content['seed'])
     return {key: value for key, value in found.items() if value}
@@ -39,7 +40,7 @@ def _optimizer(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> dic
     old, new = dict(content.get('optimizer') or {}), cfg.optim_wrapper
     settings: dict[str, Any] = {}
     constructor = old.pop('constructor', None if 'type' in old else new.get('constructor'))
-    paramwise = {key: value for key, value in (old.pop('paramwise_cfg', None) or {}).items()}
+    paramwise = dict(old.pop('paramwise_cfg', None) or {})
     for derived in ('num_layers', 'depths'):  # read from the model here
         paramwise.pop(derived, None)
     old.pop('lr', None)  # see Translation.lr
@@ -47,10 +48,11 @@ def _optimizer(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> dic
         settings['optimizer'] = dict(_delete_=True, **old)
     elif changed := {key: value for key, value in old.items() if not same(new.optimizer.get(key), value)}:
         settings['optimizer'] = changed
+    ours = {'offset_lr_scale': 1.0, 'layer_decay_rate': 1.0, **new.get('paramwise_cfg', {})}
     if old and constructor != new.get('constructor'):
         settings['constructor'] = constructor or 'DefaultOptimWrapperConstructor'
         settings['paramwise_cfg'] = dict(_delete_=True, **paramwise)
-    elif changed := {key: value for key, value in paramwise.items() if not same(new.paramwise_cfg.get(key), value)}:
+    elif changed := {key: value for key, value in paramwise.items() if not same(ours.get(key), value)}:
         settings['paramwise_cfg'] = changed
     config = dict(content.get('optimizer_config') or {})
     config.pop('type', None)
@@ -161,16 +163,3 @@ def _evaluator(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> dic
         return dict(metric=metric)
     notes.append(f'evaluation.metric={metric}')
     return {}
-
-
-def as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two values are equal, with lists and tuples taken as one."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other

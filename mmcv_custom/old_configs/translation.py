@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from ..errors import UserError
-from ..models.arch import Arch
+from .comparison import same, values_of
+from .model import model_settings
 from .reading import OldConfig
-from .schedule import same, settings_of
+from .schedule import settings_of
 
 # What needs no translation: used above where it stands, part of every run here, or without effect on results.
 KNOWN = {
@@ -51,6 +52,7 @@ class Translation:
         resizes: The step that resizes images, by ``'train'`` and ``'test'``.
         settings: Other settings that differ from those of the model's config here.
         amp: Whether it trains in mixed precision.
+        other_classes: Numbers of classes in its model that the model here does not have.
         notes: What is not carried over.
     """
 
@@ -63,6 +65,7 @@ class Translation:
     resizes: dict[str, dict[str, Any]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     amp: bool = False
+    other_classes: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
 
@@ -83,9 +86,10 @@ def translate(old: OldConfig, cfg: Config) -> Translation:
     _pipelines(old, cfg, found)
     found.lr = (content.get('optimizer') or {}).get('lr')
     found.amp = bool(content.get('fp16'))
+    found.other_classes = set(values_of(content.get('model'), 'num_classes')) - set(values_of(cfg.model, 'num_classes'))
     for key, value in settings_of(content, cfg, found.notes).items():
         found.settings.setdefault(key, value)
-    model = _model(content.get('model') or {}, cfg, found.notes)
+    model = model_settings(content.get('model') or {}, cfg, found.notes)
     if model:
         found.settings['model'] = model
     norm = {**(content.get('img_norm_cfg') or {})}
@@ -189,8 +193,8 @@ def _pipelines(old: OldConfig, cfg: Config, found: Translation) -> None:
         ours = _steps(_first_pipeline(cfg[f'{split}_dataloader'].dataset))
         for step in steps:
             if step['type'] == 'RandomCrop' and cfg.default_scope == 'mmseg' and split == 'train':
-                height, width = step['crop_size']
-                found.size = (height, width)
+                crop = step['crop_size']
+                found.size = (crop, crop) if isinstance(crop, int) else (crop[0], crop[1])
             if step['type'] in ('Resize', 'MultiScaleFlipAug') and step.get('img_scale'):
                 resize = _resize(step, step['img_scale'])
                 if not any(same(resize, here) for here in ours):
@@ -202,10 +206,13 @@ def _pipelines(old: OldConfig, cfg: Config, found: Translation) -> None:
                 )
     if train:
         types = {step['type'] for step in _steps(_first_pipeline(cfg.train_dataloader.dataset))}
-        unknown = [step['type'] for step in train if step['type'] not in types | STEPS]
-        if 'RandomChoice' not in types:
-            unknown += [step['type'] for step in train if step['type'] == 'AutoAugment']
-        found.notes += [f'{name} in train_pipeline' for name in unknown]
+        found.notes += [f'train_pipeline: {step["type"]}' for step in train if step['type'] not in types | STEPS]
+        for step in train:
+            sizes = {tuple(size) for size in _sizes(step.get('policies'))}
+            if step['type'] == 'AutoAugment' and not sizes <= {tuple(size) for size in _sizes(cfg.train_dataloader)}:
+                found.notes.append('train_pipeline: the sizes of AutoAugment')
+            if step['type'] == 'RandomFlip' and step.get('flip_ratio', step.get('prob', 0.5)) != 0.5:
+                found.notes.append(f'train_pipeline: {dict(step)}')
 
 
 def _resize(step: Mapping[str, Any], scale: Any) -> dict[str, Any]:
@@ -223,6 +230,14 @@ def _resize(step: Mapping[str, Any], scale: Any) -> dict[str, Any]:
     return dict(type='Resize', scale=tuple(scale), keep_ratio=keep_ratio)
 
 
+def _sizes(node: Any) -> Iterator[Sequence[int]]:
+    """All pairs of numbers in a part of a config."""
+    if isinstance(node, list | tuple) and len(node) == 2 and all(isinstance(value, int | float) for value in node):
+        yield node
+    for item in node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ():
+        yield from _sizes(item)
+
+
 def _steps(pipeline: Any) -> list[Mapping[str, Any]]:
     return [step for step in pipeline if isinstance(step, Mapping) and 'type' in step]
 
@@ -232,47 +247,3 @@ def _first_pipeline(dataset: Any) -> Any:
     while 'pipeline' not in dataset:
         dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
     return dataset['pipeline']
-
-
-def _model(old: Mapping[str, Any], cfg: Config, notes: list[str]) -> dict[str, Any]:
-    """Settings of the backbone that differ. What else differs in the model is noted, with its path."""
-    backbone = dict(old.get('backbone') or {})
-    base = cfg.model.backbone
-    preset = Arch.resolve(base.get('arch', 'tiny'), {key: base[key] for key in base if key in _ARCH})
-    present = {**{name: getattr(preset, name) for name in _ARCH}, 'with_cp': False, 'frozen_stages': -1, **base}
-    ignored = ('type', 'init_cfg', 'out_indices', 'pretrained', 'use_clip_projector')
-    changed = {
-        key: value
-        for key, value in backbone.items()
-        if key not in ignored and (key not in present or not same(present[key], value))
-    }
-    settings: dict[str, Any] = {}
-    for key, value in changed.items():
-        if key in present:
-            settings[key] = value
-        else:
-            notes.append(f'model.backbone.{key}={value!r}')
-    notes += _differences({key: value for key, value in old.items() if key != 'backbone'}, cfg.model, 'model')
-    return dict(backbone=settings) if settings else {}
-
-
-_ARCH = [entry.name for entry in fields(Arch)]
-
-
-def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
-    """The paths below which an old model differs from the new one; whole parts where the new one has none."""
-    for key, value in old.items():
-        if key in ('type', 'num_classes', 'in_channels', 'class_weight', 'pretrained', 'norm_cfg'):
-            continue
-        here, present = f'{path}.{key}', new.get(key) if isinstance(new, Mapping) else None
-        if isinstance(value, Mapping) and isinstance(present, Mapping):
-            yield from _differences(value, present, here)
-        elif isinstance(value, list) and isinstance(present, list) and value and isinstance(value[0], Mapping):
-            if len(value) != len(present):
-                yield here
-            for index, (one, other) in enumerate(zip(value, present, strict=False)):
-                yield from _differences(one, other, f'{here}[{index}]')
-        elif isinstance(value, Mapping) and key not in ('train_cfg', 'test_cfg') and not value:
-            continue
-        elif not same(value, present):
-            yield here if isinstance(value, Mapping | list) else f'{here}={value!r}'
