@@ -23,6 +23,7 @@ MASK_RCNN = DEMO / 'mask-rcnn_digits.py'
 UPERNET = DEMO / 'upernet_digits.py'
 CASCADE = COCO / 'cascade-mask-rcnn_internimage-l_fpn_1x_coco.py'
 MASK2FORMER = ADE20K / 'internimage-h_mask2former_16xb1-80k_coco-stuff164k-ade20k-896x896.py'
+CASCADE_HEADS = [*(f'bbox_head.{stage}' for stage in range(3)), 'mask_head']
 SEGFORMER = CONFIGS / 'segmentation/cityscapes/internimage-l_segformer_8xb2-160k_mapillary-cityscapes-512x1024.py'
 # One size of each: others differ in the backbone.
 VARIANTS = {re.sub('internimage-(t|s|b|l|xl)_', '', path.stem): path for path in LEAVES}.values()
@@ -73,7 +74,7 @@ def test_every_config_fits_its_own_datasets_and_no_others(path: Path) -> None:
 @pytest.mark.parametrize(
     ('path', 'classes', 'expected'),
     [
-        (CASCADE, 3, [f'roi_head.{head}.num_classes=3 (is 80)' for head in (*(f'bbox_head.{i}' for i in range(3)), 'mask_head')]),
+        (CASCADE, 3, [f'roi_head.{head}.num_classes=3 (is 80)' for head in CASCADE_HEADS]),
         (DEMO / 'dino_digits.py', 3, ['bbox_head.num_classes=3 (is 10)']),
         (
             MASK2FORMER,
@@ -138,8 +139,11 @@ def test_the_text(path: Path, classes: int, expected: list[str]) -> None:
         (MASK_RCNN, {'roi_head.bbox_head.loss_cls.class_weight': [1.0] * 11}, []),
         (
             MASK_RCNN,
-            {'roi_head.bbox_head.loss_cls': dict(_delete_=True, type='SeesawLoss', num_classes=1203)},
-            ['roi_head.bbox_head.loss_cls.num_classes=10 (is 1203)'],
+            {
+                'roi_head.bbox_head.num_classes': 1203,
+                'roi_head.bbox_head.loss_cls': dict(_delete_=True, type='SeesawLoss', num_classes=1203),
+            },
+            [f'roi_head.bbox_head.{key}num_classes=10 (is 1203)' for key in ('', 'loss_cls.')],
         ),
     ],
 )
