@@ -18,7 +18,7 @@ from .archive import MapLocation, read_archive
 from .contents import check_content, neutralise
 from .download import download
 from .errors import CheckpointError, one_line, redacted
-from .unpickling import GlobalRefusedError
+from .unpickling import GlobalRefusedError, UnsupportedError
 
 __all__ = ['SAFETENSORS_META', 'UNSAFE_LOAD_VARIABLE', 'CheckpointError', 'download', 'load_safely']
 
@@ -44,8 +44,9 @@ def load_safely(path: str | os.PathLike[str], map_location: MapLocation = 'cpu')
 
     Raises:
         FileNotFoundError: No such file.
-        CheckpointError: The download failed, the file is damaged, or it needs arbitrary pickle, which is read only with
-            the environment variable ``MM_INTERNIMAGE_UNSAFE_LOAD=1``. Then configs stay as they are, too.
+        CheckpointError: The download failed, the file is damaged or holds what is not supported, or it needs arbitrary
+            pickle. The latter is read only with the environment variable ``MM_INTERNIMAGE_UNSAFE_LOAD=1``, and then
+            configs stay as they are, too.
     """
     path = os.fsdecode(path)
     file = download(path) if path.startswith(('http://', 'https://')) else _local(path)
@@ -57,14 +58,16 @@ def load_safely(path: str | os.PathLike[str], map_location: MapLocation = 'cpu')
             content = read_archive(file, map_location)
         check_content(content, file.stat().st_size)
     except GlobalRefusedError as error:
-        culprit = one_line(error)
         if not trusted:
             raise CheckpointError(
-                f'refused to read {file}: it needs the global {culprit}, and such a file can run any code while it is '
-                f'read. If you trust where it comes from, set {UNSAFE_LOAD_VARIABLE}=1 and try again.'
+                f'refused to read {file}: {one_line(error.reason)}. If you trust where it comes from, set '
+                f'{UNSAFE_LOAD_VARIABLE}=1 and try again: torch then reads it, and runs whatever code it holds.'
             ) from error
+        culprit = one_line(error)
         print_log(f'{UNSAFE_LOAD_VARIABLE}=1: reading {file}, which needs {culprit}', 'current', logging.WARNING)
         return torch.load(file, map_location=map_location, weights_only=False)
+    except UnsupportedError as error:
+        raise CheckpointError(f'cannot read {file}: {one_line(error)}') from error
     except Exception as error:  # damaged bytes surface as errors of almost any type
         reason = one_line(error)
         if type(error) is not UnpicklingError:

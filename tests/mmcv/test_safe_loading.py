@@ -149,3 +149,24 @@ def test_a_checkpoint_names_nothing_to_delete(tmp_path: Path, log: list[str]) ->
     torch.save({'message_hub': {'runtime_info': info}}, tmp_path / 'a.pth')
     assert load_safely(tmp_path / 'a.pth')['message_hub']['runtime_info'] == {'best_ckpt': beside}
     assert len(log) == 5 and f'forgets that best_ckpt_a is {elsewhere}, which is not beside it' in log[0]
+
+
+@pytest.mark.parametrize(
+    ('content', 'text'),
+    [
+        ({'w': torch.eye(3).to_sparse()}, 'refused to read .*: it holds sparse tensors.*to_dense'),
+        ({'w': torch.empty(3, device='meta')}, 'refused to read .*: it holds .*meta'),
+        ({'w': torch.nn.ReLU()}, r'it needs the global torch\.nn.*ReLU, and such a file can run any code'),
+    ],
+)
+def test_only_what_would_run_is_called_dangerous(content: dict, text: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match=text) as refused:
+        load_safely(tmp_path / 'file.pth')
+    assert ('run any code' in str(refused.value)) == ('ReLU' in text)
+
+
+def test_a_protocol_that_is_not_supported_is_named(tmp_path: Path) -> None:
+    torch.save({'w': torch.ones(2)}, tmp_path / 'file.pth', pickle_protocol=5)
+    with pytest.raises(CheckpointError, match='cannot read .*protocol 5'):
+        load_safely(tmp_path / 'file.pth')
