@@ -16,6 +16,7 @@ ROUNDING = 1  # pixel by which a box may stick out of its image without a word
 OUT = 0.1  # share of the image's side by which a box must stick out to look like corners
 STICKING_OUT = 1 / 3  # share of boxes that must do so
 CORNERS = 0.95  # share of boxes that must lie inside when they are read as two corners
+DISTINCT = 10  # objects from which on a repetition of all is an error
 FEWEST = 3  # boxes from which on corners are recognised
 SHARES, TWO_CORNERS = 'shares of the image from 0 to 1', 'two corners [x1, y1, x2, y2]'
 MEANINGS = {SHARES: 'normalised boxes', TWO_CORNERS: 'boxes are corners'}  # kinds of errors
@@ -79,6 +80,7 @@ def check_boxes(
     report.note(source.split, 'boxes over the border', int(np.sum(overlaps & over)))
     report.note(source.split, 'boxes below a pixel', int(np.sum(placed & ~large)))
     report.note(source.split, 'objects with an area of 0', int(np.sum(overlaps & large & (file.areas <= 0))))
+    _check_repeated(file, source, report, used)
     return used
 
 
@@ -114,6 +116,17 @@ def _check_all(
         report.error(Harm.LOST, 'no area', source.split, f'{file.path}: {text}')
         return True
     return False
+
+
+def _check_repeated(file: CocoFile, source: Source, report: Report, used: NDArray[np.bool_]) -> None:
+    """Objects of the same image and class with the same box: some are notes, all come from files that were joined."""
+    keys = np.column_stack([file.image_rows, file.category_rows, file.boxes])[used]
+    _, counts = np.unique(keys, axis=0, return_counts=True)
+    if len(counts) >= DISTINCT and counts.min() > 1:
+        text = f'each of its {len(counts)} objects is there {counts.min()} times or more; keep one of each'
+        report.error(Harm.WRONG, 'objects repeated', source.split, f'{file.path}: {text}')
+    else:
+        report.note(source.split, 'objects with the box and class of another', int(np.sum(counts - 1)))
 
 
 def meaning_of(boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> str | None:

@@ -45,7 +45,7 @@ def check_structure(
     try:
         file = CocoFile.read(path)
     except UserError as problem:
-        report.error(Harm.FAILS, 'annotation file', source.split, str(problem))
+        report.error(Harm.FAILS, 'annotation file', source.split, f'{problem}; see {source.key}.ann_file')
         return None
     if not _check_lists(file, source, report):
         return file

@@ -40,6 +40,12 @@ from tests.mmcv.coco_files import (
 
 GOOD = [1, 1, 9, 1, 9, 9]
 FULL, PART = (run_lengths.encode(np.ones((HEIGHT, width), np.uint8, 'F'))['counts'].decode() for width in (WIDTH, 9))
+
+
+def repeated(data: Data) -> None:
+    data['annotations'] += [dict(item, id=item['id'] + 100) for item in data['annotations']]
+
+
 FAULTS: list[tuple[str, str, Callable[[Data], Any], str, str]] = [
     # split, kind, change, words
     ('train', 'annotation file', lambda d: d.pop('images'), "no list 'images'", ''),
@@ -78,6 +84,7 @@ FAULTS: list[tuple[str, str, Callable[[Data], Any], str, str]] = [
     ('train', 'boxes outside', each(lambda a: a.update(bbox=[200, 200, 9, 9])), 'none of 12 boxes lies', ''),
     ('train', 'boxes too small', each(lambda a: a.update(bbox=[2, 2, 0.2, 9])), 'all 12 boxes are narrower', ''),
     ('train', 'no area', each(lambda a: a.update(area=0)), 'the area of all 12 objects is 0', ''),
+    ('train', 'objects repeated', repeated, 'each of its 12 objects is there 2 times', ''),
     ('train', 'only crowds', each(lambda a: a.update(iscrowd=1)), 'all 12 objects are marked', ''),
     ('val', 'only crowds', each(lambda a: a.update(ignore=1)), 'all 12 objects are marked', ''),
     ('train', 'no mask', mask([]), 'annotation 1: its segmentation is []', ''),
@@ -227,6 +234,11 @@ def test_classes(tmp_path: Path, classes: Any, kind: str | None, words: str) -> 
         (lambda d: d['annotations'].clear(), 'test', 'files without annotations, whose metrics are -1'),
         (mask([GOOD[:4], GOOD]), 'train', 'masks with a polygon of less than three points'),
         (mask([GOOD, GOOD[:4]]), 'val', 'masks with a polygon of less than three points'),
+        (
+            update('annotations', 1, bbox=[4.0, 6.0, 20.0, 16.0], category_id=1),
+            'val',
+            'objects with the box and class of another',
+        ),
         (update('annotations', area=0), 'train', 'objects with an area of 0'),
         (update('annotations', bbox=[500, 500, 9, 9]), 'train', 'boxes outside of their image'),
         (update('categories', 2, name='cow'), 'train', 'classes without a category'),
