@@ -69,7 +69,7 @@ class StartScreenHook(Hook):
             *more,
             ('weights', self._weights(runner)),
             ('results', runner.work_dir),
-            ('log', f'{_log_file(runner)} there, with the config and the environment'),
+            ('log', f'{_log_file(runner)} in that folder, with the config and the environment'),
         ]
         lines = [line for name, text in rows for line in _wrapped(name, text)]
         runner.logger.info(f'{what} of {runner.cfg.filename or "a model"}\n{table(lines)}')

@@ -98,15 +98,17 @@ def scalars(work_dir: Path) -> list[dict[str, float]]:
 
 
 class Watch(Hook):
-    """Notes the metrics that hooks see."""
+    """Notes the metrics that hooks see, and the mode of the modules after an evaluation."""
 
     priority = 'LOWEST'
 
     def __init__(self) -> None:
         self.metrics: list[dict[str, float]] = []
+        self.training: list[bool] = []
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         self.metrics.append(dict(metrics or {}))
+        self.training += [module.training for module in runner.model.modules()]
 
 
 def test_the_loss_is_the_mean_over_the_images(tmp_path: Path) -> None:
@@ -123,6 +125,18 @@ def test_the_loss_is_the_mean_over_the_images(tmp_path: Path) -> None:
     assert 'val/acc' not in metrics and 'falling/mAP' in metrics
     assert watch.metrics[0]['val/loss_random'] == pytest.approx(metrics['val/loss_random'])  # the same choices
     assert model.modes[-1] == (True, False, False, False)
+    assert not any(watch.training)  # evaluated
+
+
+def test_images_of_a_batch_are_not_augmented(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, val_loss())
+    preprocessor = runner.model.data_preprocessor
+    preprocessor.batch_augments = augments = ['resize at random']
+    seen: list[Any] = []
+    preprocessor.register_forward_hook(lambda *_: seen.append(preprocessor.batch_augments))
+    runner.train()
+    assert None in seen and augments in seen  # in losses of validation; in training
+    assert preprocessor.batch_augments is augments
 
 
 def test_the_curve_has_every_loss_by_itself(tmp_path: Path) -> None:
