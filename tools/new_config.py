@@ -85,7 +85,7 @@ def main() -> None:
     out = Path(args.out or folder / f'my_{data.name if data else Path(args.old).stem}.py')
     check_new(out)
     cfg = read_draft(draft, out)
-    # The data check goes here.
+    # The data check goes here, before anything is written.
     write(draft, out)
     facts = list(draft.notes)
     if data:
@@ -106,8 +106,8 @@ def read_data(base: Base, args: argparse.Namespace, paths: dict, wishes: Transla
         return read(paths, names_of(args.classes) or wishes.classes)
     if wishes.other_classes:
         fail(
-            f'--from {args.old}: its model has num_classes={max(wishes.other_classes)}, and it does not say where the '
-            'data is; name it with --train and --val'
+            f'--from {args.old}: its model has num_classes={max(wishes.other_classes)}, and it names neither data nor '
+            'classes; name them with --train, --val and --classes'
         )
     if wishes.resizes or wishes.size:
         wishes.notes.append('sizes of images, which need --train and --val')

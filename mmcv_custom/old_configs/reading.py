@@ -82,13 +82,20 @@ def read_old_config(path: str) -> OldConfig:
     Raises:
         UserError: It cannot be run, or is no such config.
     """
-    missing: list[str] = []
-    content = _read(Path(path).expanduser(), missing, ())
-    if set(content) & NEW_KEYS:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f'--from {path}: there is no such file')
+    try:
+        new = sorted(_assigned(file.read_text(encoding='utf-8'))[0] & NEW_KEYS)
+    except (OSError, SyntaxError, ValueError) as problem:
+        raise UserError(f'--from {path}: cannot read it: {type(problem).__name__}: {problem}') from problem
+    if new:
         raise UserError(
-            f'--from {path}: this is a config of mmdet 3 or mmseg 1, which has {sorted(set(content) & NEW_KEYS)[0]}; '
-            '--from takes those of mmdet 2 and mmseg 0'
+            f'--from {path}: this is a config of mmdet 3 or mmseg 1, which have {new[0]}; --from takes those of mmdet 2 '
+            'and mmseg 0'
         )
+    missing: list[str] = []
+    content = _read(file, missing, ())
     if not set(content) & (OLD_KEYS | {'model', 'data'}) and not missing:
         raise UserError(f'--from {path}: this is no config of mmdet 2 or mmseg 0: it has neither model nor data')
     for key in ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'evaluation', 'img_norm_cfg'):
@@ -100,8 +107,6 @@ def read_old_config(path: str) -> OldConfig:
 def _read(path: Path, missing: list[str], below: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in below:
         raise UserError(f'--from {path}: it is its own base')
-    if not path.is_file():
-        raise UserError(f'--from {path}: there is no such file')
     try:
         found = runpy.run_path(str(path))
     except (Exception, SystemExit) as problem:  # a config is a program: it can do anything

@@ -20,12 +20,12 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmcv_custom.cli import build_runner
-from mmcv_custom.new_config import Options, assemble, find_base, read_instances, read_segments
+from mmcv_custom.new_config import Options, assemble, commands, find_base, length_of, read_instances, read_segments
 from mmcv_custom.old_configs.comparison import values_of
 from tests.configs.helpers import LEAVES
 from tests.configs.test_training import FAMILIES
 from tests.shrink import shrink_model
-from tests.support import ROOT
+from tests.support import CONFIGS, ROOT
 from tools import new_config
 from tools.demo import digits
 
@@ -295,6 +295,39 @@ def test_endings_are_found(images: str, masks: str, suffixes: tuple[str, str], w
         assert (dataset.img_suffix, dataset.get('seg_map_suffix', '.png')) == suffixes
         built = DATASETS.build(dict(dataset, pipeline=[]))
         assert len(built) == count and all(Path(item['seg_map_path']).is_file() for item in built)
+
+
+def test_bases_are_named_relatively_in_a_checkout(tmp_path: Path) -> None:
+    base = find_base(MASK_RCNN)
+    assert base.written_as(CONFIGS / 'my.py') == f'detection/coco/{MASK_RCNN}.py'
+    assert base.written_as(ROOT / 'mine/my.py') == f'../configs/detection/coco/{MASK_RCNN}.py'
+    assert base.written_as(tmp_path / 'my.py') == f'mmcv_custom::detection/coco/{MASK_RCNN}.py'
+
+
+def test_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    cfg = Config.fromfile(find_base(MASK_RCNN).path)
+    assert commands(cfg, Path('configs/my.py'), gpus=1, amp=False) == [
+        'python tools/train.py configs/my.py',
+        'python tools/test.py configs/my.py work_dirs/my/epoch_12.pth --show-dir pictures',
+    ]
+    assert commands(cfg, Path('a b.py'), gpus=8, amp=True) == [
+        "tools/dist_train.sh 'a b.py' 8 --amp",
+        "tools/dist_test.sh 'a b.py' 'work_dirs/a b/epoch_12.pth' 8 --show-dir pictures",
+    ]
+
+
+@pytest.mark.parametrize(
+    ('images', 'text'),
+    [
+        (16, '12 epochs, 96 steps, of which the learning rate takes 500 to warm up: train longer, or shorten'),
+        (3000, '12 epochs, 18000 steps'),
+    ],
+)
+def test_length_of_training(images: int, text: str) -> None:
+    cfg = Config.fromfile(find_base(MASK_RCNN).path)
+    found = length_of(cfg, images, gpus=1)
+    assert found.startswith(text) and ('warm up' in found) == ('warm up' in text)
 
 
 @pytest.mark.slow
