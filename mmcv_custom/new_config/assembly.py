@@ -216,7 +216,7 @@ def length_of(cfg: Config, images: int, gpus: int) -> str:
     step = cfg.train_dataloader.batch_size * gpus
     if 'max_iters' in cfg.train_cfg:
         steps = cfg.train_cfg.max_iters
-        text = f'{steps} steps, each image {steps * step / images:.3g} times'
+        text = f'{steps} steps, each image {steps * step / images:.0f} times'
     else:
         steps = cfg.train_cfg.max_epochs * math.ceil(images / step)
         text = f'{cfg.train_cfg.max_epochs} epochs, {steps} steps'

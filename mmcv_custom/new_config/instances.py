@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -163,7 +164,7 @@ def _check_objects(
         if without and split == 'train' and wanted is None:
             rest = [name for name in classes if name in with_objects]
             which = (
-                f'--classes {" ".join(map(_quoted, rest))}' if len(rest) <= 20 else '--classes FILE, one name a line,'
+                f'--classes {" ".join(map(shlex.quote, rest))}' if len(rest) <= 20 else '--classes FILE, one name a line,'
             )
             raise UserError(
                 f'{paths[split][1]}: {_some(without)} no object; {which} leaves out what has none, '
@@ -176,7 +177,3 @@ def _check_objects(
 def _some(names: list[str]) -> str:
     shown = ', '.join(map(repr, names[:5])) + (' ...' if len(names) > 5 else '')
     return f'the category {shown} has' if len(names) == 1 else f'the {len(names)} categories {shown} have'
-
-
-def _quoted(name: str) -> str:
-    return f"'{name}'" if not name.isalnum() else name

@@ -91,8 +91,8 @@ def read_old_config(path: str) -> OldConfig:
         raise UserError(f'--from {path}: cannot read it: {type(problem).__name__}: {problem}') from problem
     if new:
         raise UserError(
-            f'--from {path}: this is a config of mmdet 3 or mmseg 1, which have {new[0]}; --from takes those of mmdet 2 '
-            'and mmseg 0'
+            f'--from {path}: this is a config of mmdet 3 or mmseg 1, which have {new[0]}; --from takes those of '
+            'mmdet 2 and mmseg 0'
         )
     missing: list[str] = []
     content = _read(file, missing, ())

@@ -292,7 +292,7 @@ def test_what_says_nothing_new_becomes_its_model(place: Path, monkeypatch: pytes
         ("_base_ = 'old.py'", 'it is its own base'),
         (
             'model = dict()\ntrain_dataloader = dict()',
-            'this is a config of mmdet 3 or mmseg 1, which has train_dataloader',
+            'this is a config of mmdet 3 or mmseg 1, which have train_dataloader',
         ),
         ('a = 1', 'it has neither model nor data'),
         ('runner = 3', 'runner must be a dict, got 3'),
