@@ -49,7 +49,9 @@ def read_header(path: str) -> Header:
     """
     try:
         with Image.open(path) as image:
-            orientation = image.getexif().get(ORIENTATION, 1)
+            # Pillow would decode a PNG without EXIF data, to look for them behind the pixels.
+            exif = image.getexif() if image.format != 'PNG' or 'exif' in image.info else {}
+            orientation = exif.get(ORIENTATION, 1)
             width, height = image.size
             header = Header(
                 width, height, image.mode, image.format or '', orientation if orientation in range(1, 9) else 1

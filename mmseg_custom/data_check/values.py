@@ -72,9 +72,10 @@ class MaskValues:
 
     def label_map(self, pixels: NDArray, ignored: int) -> NDArray[np.int64]:
         """The labels of a mask's pixels, both (H, W). Values that are ignored or mean nothing become ``ignored``."""
-        values, places = np.unique(pixels, return_inverse=True)
-        labels = [self.labels.get(value) for value in values.tolist()]
-        return np.array([ignored if label is None else label for label in labels])[places.reshape(pixels.shape)]
+        known = {value: label for value, label in self.labels.items() if label is not None and value <= pixels.max()}
+        table = np.full(int(pixels.max()) + 1, ignored)
+        table[list(known)] = list(known.values())
+        return table[pixels]
 
     def __str__(self) -> str:
         values = sorted(value for value, label in self.labels.items() if label is not None)
