@@ -27,10 +27,10 @@ class FiniteLossHook(Hook):
 
     It decides between loss and backward, in ``OptimWrapper.update_params``, for all processes together: if the loss of
     one is not finite, none does the backward pass, for which the others would wait. A step that is left out changes
-    neither weights nor the statistics of BatchNorm, and is logged with loss terms and images. Where gradients are
-    accumulated, one loss is left out; if it is the last before an update, the update is left out, because the processes
-    exchange gradients in that backward pass. Gradients that are not finite, such as those that the scaler of float16
-    rejects, do not count.
+    neither weights nor the statistics of BatchNorm. It is logged with loss terms and images, and no checkpoint is saved
+    after it, unless it is the last step of the training. Where gradients are accumulated, one loss is left out; if it
+    is the last before an update, the update is left out, because the processes exchange gradients in that backward
+    pass. Gradients that are not finite, such as those that the scaler of float16 rejects, do not count.
 
     The cost per step is one all-reduce of one number and one wait for the device.
 

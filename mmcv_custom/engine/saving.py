@@ -17,6 +17,7 @@ from torch import nn
 
 from ..checkpoint import CheckpointError
 from ..checkpoint.conversion import first_few
+from .finite import FiniteLossHook
 from .hooks import unwrapped
 from .resume import LAST
 
@@ -70,6 +71,10 @@ def not_finite(model: nn.Module, state: dict[str, Any]) -> list[str]:
     ]
 
 
+def _was_left_out(runner: Runner) -> bool:
+    return any(isinstance(hook, FiniteLossHook) and hook.in_a_row for hook in runner.hooks)
+
+
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
     """MMEngine's hook, with each file complete before an older one is touched.
@@ -94,6 +99,21 @@ class SafeCheckpointHook(CheckpointHook):
             self._set_best({key: path and self._in_out_dir(path) for key, path in self._best().items()})
         if isinstance(self.file_backend, LocalBackend):
             in_main_process(self._prepare_folder, f'save checkpoints in {self.out_dir}')
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Saves if it is time, but not after a step that was left out (:class:`FiniteLossHook`).
+
+        The weights may have become useless by the step before, and the last good checkpoint must stay.
+        """
+        if self.is_last_train_iter(runner) or not _was_left_out(runner):
+            super().after_train_iter(runner, batch_idx, data_batch, outputs)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """As :meth:`after_train_iter`."""
+        if self.is_last_train_epoch(runner) or not _was_left_out(runner):
+            super().after_train_epoch(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Raises :class:`CheckpointError` if the weights are not finite. Hooks that change them come before."""
