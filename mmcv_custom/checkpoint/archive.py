@@ -97,20 +97,23 @@ def _read_zip(opened: _BoundedReader, map_location: MapLocation) -> Any:
             require(known.dtype is dtype and known.nbytes == numel * dtype.itemsize, 'a storage has two sizes')
             return known
 
-        return Unpickler(io.BytesIO(archive.read(records['data.pkl'])), storage).load()
+        pickled = archive.read(records['data.pkl'])
+        return Unpickler(io.BytesIO(pickled), len(pickled), storage).load()
 
 
 def _read_legacy(stream: _BoundedReader, map_location: MapLocation) -> Any:
-    version = Unpickler(stream).load()
+    version = Unpickler(stream, stream.size).load()
     require_supported(version == 1001, 'it is of an unknown version of torch.save: save it again with a newer torch')
-    Unpickler(stream).load()  # facts of the machine that wrote it
+    Unpickler(stream, stream.size).load()  # facts of the machine that wrote it
     storages: dict[str, Storage] = {}
+    claimed = 0
 
     def storage(name: tuple) -> Storage:
+        nonlocal claimed
         dtype, key, location, numel, *view = name
         nbytes = numel * dtype.itemsize
         if key not in storages:
-            claimed = nbytes + sum(known.nbytes for known in storages.values())
+            claimed += nbytes
             require(claimed <= stream.size, f'its storages claim {claimed} of {stream.size} bytes')
             storages[key] = Storage(_move(torch.UntypedStorage(nbytes), location, map_location), dtype, nbytes)
         known = storages[key]
@@ -122,8 +125,8 @@ def _read_legacy(stream: _BoundedReader, map_location: MapLocation) -> Any:
         require(is_count(start) and is_count(length) and start + length <= numel, 'a view is larger than its storage')
         return Storage(known.memory, dtype, length * dtype.itemsize, start)
 
-    content = Unpickler(stream, storage).load()
-    keys = Unpickler(stream).load()
+    content = Unpickler(stream, stream.size, storage).load()
+    keys = Unpickler(stream, stream.size).load()
     require(type(keys) is list and all(type(key) is str for key in keys), 'the list of its storages is forged')
     require(sorted(keys) == sorted(storages), 'the list of its storages is not complete')
     for key in keys:

@@ -14,7 +14,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from torch import Tensor, nn
 
 from .errors import one_line
-from .unpickling import SAVED_METHODS, require, require_supported
+from .unpickling import SAVED_METHODS, require, require_supported, unfolded_limit
 
 CONFIG_KEYS = ('cfg', 'config')
 TEXT_SUFFIX = '_text'
@@ -40,7 +40,7 @@ def check_content(content: Any, file_size: int) -> None:
         UnsupportedError: It holds values of other types, or is nested or repeated too much.
         pickle.UnpicklingError: It is damaged or forged.
     """
-    _weigh(content, limit=16 * file_size + 2**20, depth=0, known={})
+    _weigh(content, limit=unfolded_limit(file_size), depth=0, known={})
 
 
 def _weigh(value: Any, limit: int, depth: int, known: dict[int, int]) -> int:

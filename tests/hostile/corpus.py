@@ -12,7 +12,7 @@ from typing import Any
 from tests.hostile.archives import ARCHIVES, BYTES, LEGACY, ONE, SAFETENSORS
 from tests.hostile.assembler import archive, array, call, legacy, new, safetensors, state, tensor
 from tests.hostile.calls import CALLS, GETATTR, PICKLES
-from tests.hostile.values import BOMBS, HISTORIES, NUMPY, TENSORS
+from tests.hostile.values import BOMBS, COPIES, HISTORIES, NUMPY, TENSORS
 
 
 def refused() -> dict[str, bytes]:
@@ -29,6 +29,7 @@ def refused() -> dict[str, bytes]:
         'numpy': {name: state(thing) for name, thing in NUMPY.items()},
         'tensor': {name: thing if isinstance(thing, dict) else state(thing) for name, thing in TENSORS.items()},
         'bomb': BOMBS,
+        'copies': COPIES,
         'history': HISTORIES,
     }.items():
         for name, thing in things.items():

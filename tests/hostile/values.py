@@ -148,6 +148,36 @@ def copied_tensor() -> dict:
     return {'first': Raw(tensor((4096,), of=storage(4096)) + b'q\x09'), 'list': [again] * 2_000}
 
 
+def repeated(function: Raw, arguments: Any, made: bytes = b'h\x01h\x02R', first: Any = ()) -> dict:
+    """Two thousand calls of one function with the same large arguments, of which each makes a copy."""
+    return {
+        'first': first,
+        'used': [Raw(function + b'q\x01'), Raw(value(arguments) + b'q\x02')],
+        'made': [Raw(made)] * 2_000,
+    }
+
+
+PAIRS = Raw(b'](' + value(('a', 1)) + b'q\x03' + b'h\x03' * 25_000 + b'e')
+NUMBERS = {number: 1 for number in range(20_000)}
+LONG = array((12_500,), data=b'\0' * 100_000)
+HISTORY = {'max_length': 20_000, '_log_history': LONG, '_count_history': LONG}
+COPIES: dict[str, Any] = {
+    'bytes': repeated(ref('_codecs', 'encode'), ('x' * 100_000, 'latin1')),
+    'bytearrays': repeated(ref('__builtin__', 'bytearray'), ('x' * 100_000, 'latin1')),
+    'sizes': repeated(ref('torch', 'Size'), ((1,) * 25_000,)),
+    'OrderedDicts': repeated(BARE, (PAIRS,)),
+    'Counters': repeated(ref('collections', 'Counter'), (NUMBERS,)),
+    'sets': repeated(ref('__builtin__', 'set'), ([1] * 25_000,)),
+    'arrays': repeated(
+        ref('numpy.core.multiarray', '_reconstruct'),
+        (ref('numpy', 'ndarray'), (0,), b'b'),
+        b'h\x01h\x02Rh\x04b',
+        first=Raw(value((1, (12_500,), dtype(), False, b'\0' * 100_000)) + b'q\x04'),
+    ),
+    'histories': repeated(ref('mmengine.logging.history_buffer', 'HistoryBuffer'), HISTORY, b'h\x01)\x81h\x02b'),
+    'states': repeated(BARE, NUMBERS, b'h\x01)Rh\x02b'),
+}
+
 BOMBS: dict[str, Any] = {
     '10^9 numbers': {'a': shared(9, (b'](', b'e'))},
     '10^9 numbers in tuples': {'a': shared(9, (b'(', b't'))},
@@ -164,6 +194,9 @@ BOMBS: dict[str, Any] = {
     'a list as a key': Raw(value({}) + value([1]) + value(1) + b's'),
     'a tensor as a key': Raw(value({}) + tensor() + value(1) + b's'),
     'a deep key': {((1, (2,)),): 1},
+    'keys that collide in tuples': {
+        (2.0 ** (61 * n), 2.0 ** (61 * m)): 1 for n in range(-16, 17) for m in range(-16, 17)
+    },
 }
 
 HISTORIES: dict[str, Any] = {

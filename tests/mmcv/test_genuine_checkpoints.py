@@ -215,7 +215,7 @@ VALUES: dict[str, Any] = {
         bytearray(b'a'),
         (1,),
         {1, 'a'},
-        {(1, 2): 3, np.int64(4): 5},
+        {1.5: 3, np.int64(4): 5},
     ],
     'torch': [torch.float16, torch.Size([1, 2]), torch.device('cuda', 1), torch.device('cpu')],
 }

@@ -114,6 +114,7 @@ UNSUPPORTED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: {torch.float16: 1},
         'a dtype is the key of a dict, which is not supported: use',
     ),
+    'tuple as a key': (lambda: {(1, 2): 3}, 'a tuple is the key of a dict, which is not supported: use texts or num'),
     'list in itself': (in_itself, 'it holds a list that contains itself'),
     'unprintable name': (lambda: {'a\n': torch.ones(1)}, 'a tensor has no printable name'),
 }

@@ -8,7 +8,7 @@ state reaches torch, numpy or MMEngine.
 
 from .calls import SAVED_METHODS
 from .machine import Unpickler
-from .refusals import GlobalRefusedError, UnsupportedError, is_count, require, require_supported
+from .refusals import GlobalRefusedError, UnsupportedError, is_count, require, require_supported, unfolded_limit
 from .tensors import Storage
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     'is_count',
     'require',
     'require_supported',
+    'unfolded_limit',
 ]

@@ -52,10 +52,8 @@ def find_global(name: str) -> Any:
     return _GLOBALS[name]
 
 
-def key(value: Any, nested: bool = False) -> Any:
-    """A key of a dict. Hashing deep tuples, or huge numbers made to collide, would take forever."""
-    if type(value) is tuple and not nested:
-        return tuple(key(item, nested=True) for item in value)
+def key(value: Any) -> Any:
+    """A key of a dict. Tuples, and huge numbers, can be chosen so that all have one hash, which takes forever."""
     require_supported(
         type(value) in (str, bytes, float, bool, type(None))
         or (type(value) is int and value.bit_length() <= 64)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+import numpy as np
+
 from .calls import Global, find_global, key
-from .refusals import is_count, require, require_supported
+from .refusals import is_count, require, require_supported, unfolded_limit
 from .states import build
 from .tensors import Storage, StorageType
 
@@ -18,6 +20,7 @@ class Unpickler(pickle._Unpickler):
 
     Args:
         file: An open file.
+        size: Bytes of the pickle, or of the file around it. They limit what all calls and states together may copy.
         storage: Returns the :class:`Storage` of a persistent id, the tuple of which ``torch.save`` writes.
 
     Raises:
@@ -30,9 +33,10 @@ class Unpickler(pickle._Unpickler):
     stack: list[Any]
     append: Callable[[Any], None]
 
-    def __init__(self, file: Any, storage: Callable[[tuple], Storage] | None = None) -> None:
+    def __init__(self, file: Any, size: int, storage: Callable[[tuple], Storage] | None = None) -> None:
         super().__init__(file, encoding='utf-8')
         self._storage = storage
+        self._limit = self._left = unfolded_limit(size)
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a global. Protocol 2 uses the names of Python 2."""
@@ -66,11 +70,19 @@ class Unpickler(pickle._Unpickler):
         arguments, function = self.stack.pop(), self.stack.pop()
         require(type(function) is Global and function.call is not None, 'it calls what is no function')
         require(type(arguments) is tuple, 'the arguments of a call are no tuple')
+        self._charge(arguments)
         self.append(function.call(*arguments))
 
     def _set_state(self) -> None:
         state = self.stack.pop()
+        self._charge([state])
+        self._charge(state.values() if type(state) is dict else state if type(state) is tuple else ())
         build(self.stack[-1], state)
+
+    def _charge(self, values: Iterable[Any]) -> None:
+        """Counts what a call or a state copies: two bytes of a pickle are enough to name a large value once more."""
+        self._left -= sum(1 + _size(value) for value in values)
+        require_supported(self._left >= 0, f'its values repeat to more than {self._limit} bytes: save each once')
 
     def _append_items(self, items: list) -> None:
         require(type(self.stack[-1]) is list, 'it appends to what is no list')
@@ -106,3 +118,12 @@ class Unpickler(pickle._Unpickler):
         pickle.SETITEMS[0]: lambda self: self._set_items(self.pop_mark()),
     }
     dispatch = _instructions
+
+
+def _size(value: Any) -> int:
+    """The bytes, or for each item of a container those of a pointer."""
+    if type(value) is np.ndarray:
+        return value.nbytes
+    if type(value) in (str, bytes):
+        return len(value)
+    return 8 * len(value) if type(value) in (tuple, list, dict) else 0

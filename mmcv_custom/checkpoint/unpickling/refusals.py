@@ -40,6 +40,11 @@ def require_supported(condition: bool, problem: str) -> None:
         raise UnsupportedError(problem)
 
 
+def unfolded_limit(size: int) -> int:
+    """The bytes to which the content of a file of this size may unfold, where it names the same value many times."""
+    return 16 * size + 2**20
+
+
 def is_count(value: object) -> bool:
     """Whether a value from a file can be a size or an index. ``True`` is not one, and numbers end at 2^63."""
     return type(value) is int and 0 <= value < 2**63
