@@ -139,7 +139,7 @@ def meaning_of(boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> str | 
     if not len(boxes):
         return None
     corner, size = boxes[:, :2], boxes[:, 2:]
-    if boxes.min() >= 0 and (corner + size).max() <= 1 + 1e-3 and (boxes % 1).any() and sizes.min() > 1:
+    if boxes.min() >= 0 and (corner + size).max() <= 1 + 1e-3 and (boxes % 1).any():
         return SHARES
     out = (corner + size > sizes * (1 + OUT)).any(1)
     as_corners = ((corner >= -ROUNDING) & (size >= corner) & (size <= sizes + ROUNDING)).all(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from mmcv_custom.datasets.coco import CocoFile
 from mmcv_custom.datasets.coco_fix import fix_annotations
 from mmcv_custom.datasets.coco_rules import CocoRules, compare_categories
 from mmcv_custom.datasets.coco_structure import check_structure
+from mmcv_custom.datasets.image_folder import ImageFolder
 from mmcv_custom.datasets.report import Report
 from mmcv_custom.datasets.rle import compressed_sums
 from tests.mmcv.coco_files import (
@@ -29,6 +31,7 @@ from tests.mmcv.coco_files import (
     corners,
     divided,
     each,
+    first,
     mask,
     peculiar,
     plain,
@@ -194,8 +197,11 @@ def test_lvis_has_no_crowds_and_names_images_by_url(tmp_path: Path) -> None:
     for image in data['images']:
         image['coco_url'] = f'http://images.example/{image.pop("file_name")}'
     assert check(tmp_path, data).kinds() == {'file name'}
+    nameless = json.loads(json.dumps(data))
+    nameless['images'][0]['coco_url'] = None
     rules = CocoRules(lambda image: image['coco_url'].rpartition('/')[2], by_name=False)
     assert not check(tmp_path, data, rules=rules).failed
+    assert check(tmp_path, nameless, rules=rules).kinds() == {'file name'}
     report = check(tmp_path, data, classes=('cat', 'hound', 'bird'), rules=rules)
     assert (report.failed, report.notes['train']) == (False, {'classes spelled otherwise than in the file': 1})
     assert check(tmp_path, data, classes=('cat', 'dog'), rules=rules).kinds() == {'classes'}
@@ -273,6 +279,44 @@ def test_fields_that_only_a_metric_needs(tmp_path: Path) -> None:
     assert not report.failed
 
 
+def test_a_metric_that_only_writes_results_needs_no_truth(tmp_path: Path) -> None:
+    data = plain()
+    first(data)['id'] = 0
+    path, source, report = write(tmp_path, data, 'test'), source_of(tmp_path, 'test'), Report()
+    check_structure(path, source, report, True, CLASSES)
+    assert report.kinds() == {'annotation id below 1'}
+    source.evaluators[0]['format_only'] = True
+    report = Report()
+    check_structure(path, source, report, True, CLASSES)
+    assert not report.failed
+
+
+def test_classes_may_stand_in_a_file(tmp_path: Path) -> None:
+    names = tmp_path / 'classes.txt'
+    names.write_text('\n'.join(CLASSES))
+    assert not check(tmp_path, plain(), classes=str(names)).failed
+    names.write_text('\n'.join(CLASSES[::-1]))
+    assert check(tmp_path, plain(), classes=str(names)).kinds() == {'order of classes'}
+
+
+def test_masks_of_objects_that_are_not_used_do_not_matter(tmp_path: Path) -> None:
+    data = plain()
+    first(data).update(segmentation=None)
+    assert not check(tmp_path, data, classes=('dog', 'bird')).failed
+    first(data).update(bbox=[70, 70, 5, 5])  # outside: not trained on, but evaluated
+    assert not check(tmp_path, data).failed
+    assert check(tmp_path, data, 'val').kinds() == {'no mask'}
+
+
+@pytest.mark.parametrize('boxes', [[[0, 0, 1, 1]] * 3, [[30, 20, 60, 40]]])
+def test_few_or_small_boxes_are_no_corners_and_not_normalised(tmp_path: Path, boxes: list[list[float]]) -> None:
+    data = plain()
+    data['annotations'] = data['annotations'][: len(boxes)]
+    for item, box in zip(data['annotations'], boxes, strict=True):
+        item['bbox'] = box
+    assert not check(tmp_path, data).failed
+
+
 def test_all_objects_and_not_one_decide_on_corners(tmp_path: Path) -> None:
     data = plain()
     for item in data['annotations'][:4]:
@@ -321,6 +365,30 @@ def test_files_that_are_no_annotations(tmp_path: Path, content: bytes, words: st
     assert check_structure(str(path), source_of(tmp_path), report, True, CLASSES) is None
     (line,) = report.error_lines()
     assert words in line and str(path) in line
+
+
+def test_reading_leaves_the_garbage_collector_as_it_was(tmp_path: Path) -> None:
+    CocoFile(write(tmp_path, plain()))
+    assert gc.isenabled()
+
+
+def test_names_in_another_encoding_of_accents(tmp_path: Path) -> None:
+    data = plain()
+    path = write(tmp_path, data)
+    (tmp_path / 'images' / '0.png').rename(tmp_path / 'images' / 'e\u0301.png')
+    data['images'][0]['file_name'] = '\u00e9.png'
+    Path(path).write_text(json.dumps(data))
+    report = Report()
+    check_structure(path, source_of(tmp_path), report, True, CLASSES)
+    assert 'its accents are encoded otherwise' in next(report.error_lines())
+
+
+def test_no_name_is_guessed_among_several(tmp_path: Path) -> None:
+    write(tmp_path, plain())
+    for name in ('a.jpg', 'a.bmp'):
+        (tmp_path / 'images' / name).touch()
+    assert ImageFolder(str(tmp_path / 'images')).find('a.png') is None
+    assert ImageFolder(str(tmp_path / 'images')).find('1.jpg') == ('1.png', 'it has another suffix')
 
 
 def test_there_is_no_file(tmp_path: Path) -> None:
@@ -378,6 +446,7 @@ TURNED[0x0112] = 6
     ('flag', 'said', 'kind'),
     [
         ('color', (48, 64), None),
+        ('tifffile', (64, 48), None),
         ('color', (64, 48), 'EXIF orientation'),
         ('color_ignore_orientation', (64, 48), None),
         ('unchanged', (48, 64), 'EXIF orientation'),
@@ -392,15 +461,16 @@ def test_sizes_are_those_of_the_loaded_image(
     Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'images' / '0.jpg', exif=TURNED)
     data['images'][0].update(file_name='0.jpg', width=said[0], height=said[1])
     (tmp_path / 'images' / '0.png').unlink()
-    pipeline = [dict(type='mmdet.LoadImageFromFile', color_type=flag)]
+    key = 'imdecode_backend' if flag == 'tifffile' else 'color_type'
+    pipeline = [dict(type='mmdet.LoadImageFromFile', **{key: flag})]
     report = Report()
     Path(path).write_text(json.dumps(data))
     check_structure(path, source_of(tmp_path, pipeline=pipeline), report, False, CLASSES)
     assert report.kinds() == ({kind} if kind else set())
 
 
-def picture(mode: str, suffix: str = 'png', **options: Any) -> Callable[[Path], None]:
-    return lambda path: Image.new(mode, (WIDTH, HEIGHT)).save(path, suffix, **options)
+def picture(mode: str, kind: str = 'png') -> Callable[[Path], None]:
+    return lambda path: Image.new(mode, (WIDTH, HEIGHT)).save(path, kind)
 
 
 @pytest.mark.parametrize(
@@ -409,6 +479,7 @@ def picture(mode: str, suffix: str = 'png', **options: Any) -> Callable[[Path], 
         (lambda path: path.write_bytes(b''), 'it is empty'),
         (lambda path: path.write_text('<html>'), 'it is no image'),
         (lambda path: path.write_bytes(path.read_bytes()[:-40]), 'cannot be read'),
+        (picture('RGB', 'pcx'), 'is a PCX file, which OpenCV cannot read'),
         (lambda path: path.unlink(), 'there is no file'),
         (lambda path: (path.unlink(), path.mkdir()), 'it is a folder'),
     ],
