@@ -45,7 +45,8 @@ class Loading:
 
     Args:
         transforms: The pipeline's transforms, built.
-        fixed: Key of an array, such as ``'gt_seg_map'``. A transform that changes its shape ends the loading too.
+        fixed: Key of an array, such as ``'gt_seg_map'``. A transform that changes its height or width also ends the
+            loading.
     """
 
     def __init__(self, transforms: Sequence[Callable[[Results], Results | None]], fixed: str | None = None) -> None:
@@ -77,7 +78,7 @@ class Loading:
                 return results
 
     def _shape(self, results: Results) -> tuple[int, ...] | None:
-        return results[self.fixed].shape if self.fixed in results else None
+        return results[self.fixed].shape[:2] if self.fixed in results else None
 
     def _is_other(self, results: Results, shape: tuple[int, ...] | None) -> bool:
         return 'data_samples' in results or shape not in (None, self._shape(results))

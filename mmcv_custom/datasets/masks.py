@@ -149,9 +149,11 @@ def count_values(pixels: NDArray) -> Values:
 
 
 def count_pairs(first: NDArray, second: NDArray) -> Counter[tuple[int, int]]:
-    """How often each pair of values stands at the same place of two arrays of one shape, the second of 8 bits."""
-    codes = first.astype(np.uint16 if first.dtype == np.uint8 else np.int64) * 256 + second
-    return Counter({divmod(code, 256): count for code, count in count_values(codes).items()})
+    """How often each pair of values, none of them negative, stands at the same place of two arrays of one shape."""
+    base = int(second.max(initial=0)) + 1
+    largest = int(first.max(initial=0)) * base + base
+    codes = first.astype(np.uint16 if largest < 2**16 else np.int64) * base + second
+    return Counter({divmod(code, base): count for code, count in count_values(codes).items()})
 
 
 def colours_to_labels(pixels: NDArray, palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset
+from numpy.typing import NDArray
 
 from mmcv_custom.datasets import Harm
 from mmcv_custom.datasets.images import MASKS
@@ -93,23 +95,24 @@ class Conservation(Layer):
             names = ' or '.join(str(info[key]) for key in ('img_path', 'seg_map_path') if key in info)
             try:
                 loaded = loading(info) or {}
-                mask = read_mask(info['seg_map_path']) if 'gt_seg_map' in loaded else None
+                if self.loader is None or 'gt_seg_map' not in loaded:
+                    continue
+                labels = loaded['gt_seg_map']
+                mask = Mask(names, '', '', labels) if self.own_transforms else read_mask(info['seg_map_path'])
             except Exception as problem:  # a transform may raise anything
                 self.error(Harm.FAILS, 'cannot be loaded', f'{names}: {said(problem)}')
                 continue
-            if mask is not None and self._shape_fits(mask, loaded):
-                pixels.add(mask.path, count_pairs(mask.pixels, loaded['gt_seg_map']))
+            if self._shape_fits(mask, labels, loaded):
+                pixels.add(mask.path, count_pairs(mask.pixels, labels))
         return pixels
 
-    def _shape_fits(self, mask: Mask, loaded: dict[str, Any]) -> bool:
-        labels = loaded['gt_seg_map']
+    def _shape_fits(self, mask: Mask, labels: NDArray, loaded: Mapping[str, Any]) -> bool:
         if labels.ndim != 2 or labels.shape != mask.pixels.shape[:2]:
-            text = (
-                f'{mask.path} is loaded in the shape {labels.shape}, expected is one number per pixel (height, width)'
-            )
+            text = f'{mask.path} is loaded in the shape {labels.shape}, expected is (height, width)'
             self.error(Harm.FAILS, 'shape of mask', f'{text}; {FIX}')
         elif mask.pixels.ndim == 3 or mask.pixels.dtype.kind == 'f':
-            self.error(Harm.WRONG, 'mask of no whole numbers', f'{mask.path}: {mask.mode}, {mask.pixels.dtype}')
+            text = f'{mask.path} holds no whole numbers, one per pixel, and is loaded as if it did: {mask.pixels.dtype}'
+            self.error(Harm.WRONG, 'mask of no whole numbers', text)
         else:
             height, width = loaded.get('ori_shape', labels.shape)[:2]
             return self.size_fits(mask, loaded['img_path'], (width, height))
@@ -118,9 +121,8 @@ class Conservation(Layer):
     def _judge_labels(self, pixels: Pixels, values: MaskValues) -> None:
         """For masks that transforms of the user's own change: the labels must be those of classes."""
         for (value, label), count in pixels.counts.items():
-            if label >= len(values.classes) and label not in values.ignored:
-                path = pixels.first[value, label]
-                text = f'{path}: {count} pixels of the value {value} become label {label}, which stands for no class'
+            if not 0 <= label < len(values.classes) and label not in values.ignored:
+                text = f'{pixels.first[value, label]}: {count} pixels get label {label}, which no class has: {values}'
                 self.error(Harm.FAILS, 'label without a class', text)
 
     def _judge_pairs(self, pixels: Pixels, values: MaskValues) -> None:

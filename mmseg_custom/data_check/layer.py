@@ -111,11 +111,10 @@ class Layer:
 def mask_folders(dataset: BaseSegDataset) -> MaskFolders | None:
     """Where a dataset finds its files; ``None`` if it does not match names as ``BaseSegDataset`` does."""
     suffixes = dataset.img_suffix, dataset.seg_map_suffix
-    if type(dataset).load_data_list is not BaseSegDataset.load_data_list or not all(
-        isinstance(s, str) for s in suffixes
-    ):
-        return None
     prefix = dataset.data_prefix
+    by_name = 'img_path' in prefix and type(dataset).load_data_list is BaseSegDataset.load_data_list
+    if not by_name or not all(isinstance(suffix, str) for suffix in suffixes):
+        return None
     return MaskFolders(
         img_path=prefix['img_path'],
         seg_map_path=prefix.get('seg_map_path'),

@@ -36,11 +36,10 @@ class Structure(Layer):
         headers = self._headers([folders.image(name) for name in self.sample(names, HEADERS)])
         if not self.loads_masks():
             return
-        masks = self._masks(folders, self.sample(names, MASKS), headers)
         if self.own_transforms:
-            self.leave_out(f'values of masks, which {some(self.own_transforms)} may change')
-        else:
-            self._values(masks, MaskValues.of(settings, self.source))
+            self.leave_out(f'masks, which {some(self.own_transforms)} may change')
+            return
+        self._values(self._masks(folders, self.sample(names, MASKS), headers), MaskValues.of(settings, self.source))
 
     def _folders_exist(self) -> bool:
         prefix = self.source.cfg.get('data_prefix', dict(img_path='', seg_map_path=''))

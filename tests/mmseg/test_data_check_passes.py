@@ -22,6 +22,7 @@ from tests.mmseg.seg_data import (
     TWO,
     Data,
     by_cv2,
+    coloured,
     list_of_train,
     one_pixel,
     rename,
@@ -179,6 +180,21 @@ class Fold:
 
     def __call__(self, results: dict) -> dict:
         return results | dict(gt_seg_map=np.minimum(results['gt_seg_map'], 1))
+
+
+class Translate:
+    """A transform of a user's own: colours become labels."""
+
+    def __call__(self, results: dict) -> dict:
+        return results | dict(gt_seg_map=results['gt_seg_map'].argmax(2).astype(np.uint8))
+
+
+def test_own_transforms_may_translate_colours(data: Data) -> None:
+    data.classes(THREE)
+    data.masks(coloured)
+    for dataset in data.datasets:
+        dataset.pipeline.insert(2, dict(type=Translate))
+    assert list(data.check().error_lines()) == []
 
 
 def test_random_states_stay(data: Data) -> None:
