@@ -55,7 +55,9 @@ class DetectionCheck(DatasetCheck):
             self._lost('no image is used', f'{self.source.key}: {self.why_empty(dataset)}')
             return
         self.compare(dataset, infos)
-        self.load(sample(infos, len(infos) if self.full else MASKS))
+        to_load = sample(infos, len(infos) if self.full else MASKS)
+        del dataset, infos  # a large part of the memory
+        self.load(to_load)
 
     @property
     def classes(self) -> Sequence[str]:

@@ -2,8 +2,9 @@
 
 from .cache import Cache, key_of
 from .check import check_datasets, fix_datasets
+from .contexts import silence
 from .report import Harm, Report
-from .sources import DATA_CHECKS, DatasetCheck, Source, class_of, silence, sources
+from .sources import DATA_CHECKS, DatasetCheck, Source, class_of, sources
 
 __all__ = [
     'DATA_CHECKS',

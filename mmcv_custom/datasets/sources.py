@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, Registry
 
+from .contexts import no_garbage_collection, silence
 from .report import Report
 
 # What checks a dataset class and those derived from it, registered under the name of that class.
@@ -70,19 +68,8 @@ class Source:
 
     def build(self, **options: Any) -> Any:
         """The dataset as MMEngine builds it, in the scope of the config; ``options`` replace keys."""
-        with silence():
+        with silence(), no_garbage_collection():
             return DATASETS.build({**self.cfg, **options})
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Keeps what datasets and metrics log and print off the terminal."""
-    logging.disable(logging.CRITICAL)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _transforms(pipeline: Any) -> Iterator[Mapping[str, Any]]:

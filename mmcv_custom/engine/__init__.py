@@ -9,6 +9,7 @@ from .layer_decay import CustomLayerDecayOptimizerConstructor
 from .pipeline import PipelineError
 from .runner import PortableRunner
 from .saving import SafeCheckpointHook
+from .val_loss import ValLossHook
 
 __all__ = [
     'BatchSizeCheckHook',
@@ -21,4 +22,5 @@ __all__ = [
     'PipelineError',
     'PortableRunner',
     'SafeCheckpointHook',
+    'ValLossHook',
 ]
