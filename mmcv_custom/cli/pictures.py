@@ -34,11 +34,9 @@ def draw_samples(cfg: Config, folder: str, split: str = 'train', count: int = 16
             item = dataset[index]
             image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]  # mmcv loads blue first
             truth = item['data_samples']
-            instances = getattr(truth, 'gt_instances', {})
-            if hasattr(
-                instances.get('bboxes'), 'tensor'
-            ):  # mmdet's boxes with methods, which its visualizer cannot draw
-                instances.bboxes = instances.bboxes.tensor
+            instances = truth.get('gt_instances')
+            if instances is not None and hasattr(instances.get('bboxes'), 'tensor'):
+                instances.bboxes = instances.bboxes.tensor  # mmdet's visualizer cannot draw its boxes
             files.append(Path(folder, f'{index:06}_{Path(getattr(truth, "img_path", "sample")).stem}.png'))
             visualizer.add_datasample('sample', image, truth, draw_pred=False, out_file=str(files[-1]))
     return files
