@@ -7,11 +7,9 @@ from .conversion import (
     convert_checkpoint,
     convert_state_dict,
     load_converted,
-    mmengine_form,
-    named_tensors,
-    unwrap,
 )
 from .filling import LoadReport, compare, differences, fill, likely_cause, require_complete
+from .forms import mmengine_form, named_tensors, renamed, unwrap
 from .safe_loading import SAFETENSORS_META, UNSAFE_LOAD_VARIABLE, CheckpointError, download, load_safely
 
 __all__ = [
@@ -35,6 +33,7 @@ __all__ = [
     'load_safely',
     'mmengine_form',
     'named_tensors',
+    'renamed',
     'require_complete',
     'unwrap',
 ]

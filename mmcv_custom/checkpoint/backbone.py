@@ -12,9 +12,9 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .conversion import BACKBONE_KEY, first_few, named_tensors, unwrap
-from .errors import redacted
+from .errors import first_few, redacted
 from .filling import LoadReport, compare, layer_scale_of_one, log_report, require_half
+from .forms import BACKBONE_KEY, named_tensors, renamed, unwrap
 from .safe_loading import CheckpointError, load_safely
 
 
@@ -30,9 +30,10 @@ def backbone_state_dict(checkpoint: Mapping[str, Any], prefix: str | None = None
         prefix: Prefix of the backbone's names in the file, such as ``'backbone.'``; ``None`` to find out.
 
     Raises:
-        ValueError: As :func:`named_tensors` does; there are no InternImage weights, or none under ``prefix``.
+        ValueError: As :func:`named_tensors` and :func:`renamed` do; there are no InternImage weights, or none under
+            ``prefix``.
     """
-    state = {key.removeprefix('module.'): value for key, value in named_tensors(unwrap(checkpoint)).items()}
+    state = renamed(named_tensors(unwrap(checkpoint)), lambda key: key.removeprefix('module.'))
     found = Counter(match['prefix'] for match in map(BACKBONE_KEY.match, state) if match)
     if not found:
         raise ValueError(f'it holds no InternImage weights; its keys begin with {first_few(list(state))}')
@@ -44,12 +45,10 @@ def backbone_state_dict(checkpoint: Mapping[str, Any], prefix: str | None = None
         raise ValueError(
             f'no InternImage weights under prefix={prefix!r}, but under {first_few([repr(p) for p in found])}'
         )
-    names = {key: re.sub(r'\.layer_scale([12])$', r'.gamma\1', key.removeprefix(prefix)) for key in state}
-    return {
-        name: state[key]
-        for key, name in names.items()
-        if key.startswith(prefix) and not name.startswith(('head.', 'conv_head.', 'fc_norm.', 'clip_projector.'))
-    }
+    inside = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    classifier = ('head.', 'conv_head.', 'fc_norm.', 'clip_projector.')
+    kept = {name: tensor for name, tensor in inside.items() if not name.startswith(classifier)}
+    return renamed(kept, lambda name: re.sub(r'\.layer_scale([12])$', r'.gamma\1', name))
 
 
 def adapt(state: dict[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
@@ -106,6 +107,8 @@ def neutralise(content: Any, file: Path) -> None:
       ``meta['cfg']`` if they are given no config. They are kept as text, as ``config_text`` and ``cfg_text``.
     - ``CheckpointHook`` deletes the file or folder ``runtime_info['best_ckpt']`` when it has found a better one. It
       stays only if it is called like a best checkpoint and lies beside the file, as it does after a move of both.
+    - It deletes the files of ``runtime_info['keep_ckpt_ids']`` one by one as it saves new ones. Only numbers stay, and
+      only those of files that lie beside the checkpoint.
 
     Args:
         content: Content of the file; changed in place.
@@ -119,11 +122,21 @@ def neutralise(content: Any, file: Path) -> None:
                 mapping[key + TEXT_SUFFIX] = mapping.pop(key)
     for key in [key for key in info if isinstance(key, str) and key.startswith('best_ckpt')]:
         beside = file.parent / Path(str(info[key])).name
-        if _is_best_checkpoint(str(beside), file) and beside.is_file():
+        if _is_best_checkpoint(str(beside), file) and os.path.isfile(beside):  # which copes with any name
             info[key] = str(beside)  # the work folder may have been moved
         elif not _is_best_checkpoint(info[key], file):
             text = one_line(info.pop(key))
             print_log(f'{file}: forgets that {key} is {text}, which is not beside it', 'current', logging.WARNING)
+    if 'keep_ckpt_ids' in info:
+        kept = info.pop('keep_ckpt_ids')
+        if type(kept) is list and all(type(step) is int and step >= 0 for step in kept):
+            info['keep_ckpt_ids'] = [step for step in kept if _is_saved(step, file)]
+        else:
+            print_log(f'{file}: forgets that keep_ckpt_ids is {one_line(kept)}', 'current', logging.WARNING)
+
+
+def _is_saved(step: int, file: Path) -> bool:
+    return any((file.parent / f'{unit}_{step}.pth').is_file() for unit in ('iter', 'epoch'))
 
 
 def _mapping(content: Any, key: str) -> MutableMapping:

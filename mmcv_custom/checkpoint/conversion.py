@@ -10,21 +10,18 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .errors import redacted
+from .errors import first_few, redacted
+from .forms import BACKBONE_KEY, mmengine_form, renamed, unwrap
 from .safe_loading import CheckpointError, load_safely
 
-BACKBONE_KEY = re.compile(
-    r'(?P<prefix>|.*?\.)(?:patch_embed\.(?:conv|norm)[12]|levels\.\d+\.(?:blocks|norm|post_norms|downsample))\.'
-)
 _PARTS = {'backbone', 'neck', 'rpn_head', 'roi_head', 'bbox_head', 'decode_head', 'auxiliary_head'}
-_COMPILED = re.compile(r'\b_orig_mod\.')
 _NEVER = r'(?!)'
 
 
@@ -134,7 +131,8 @@ def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state: State dict of a whole model. If it has the new names already, it is returned unchanged.
 
     Raises:
-        ValueError: It is not of a published kind of model, its names are of several forms, or slices are missing.
+        ValueError: It is not of a published kind of model, its names are of several forms, two tensors would get one
+            name, or slices are missing or do not fit together.
     """
     return convert(state).state_dict
 
@@ -143,18 +141,15 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     """:func:`convert_state_dict` with a report. Copies no tensors except those that it merges."""
     _require_tensors(state)
     prefix = _wrapper_prefix(state)
-    state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    state = renamed(state, lambda name: name.removeprefix(prefix))
     dropped = dict.fromkeys(_ema_copies(state), 'copies of the EMA hook; the evaluated weights have the plain names')
     family = _require_family([name for name in state if name not in dropped])
     if _search(family.official, state):
         dropped |= dict.fromkeys(_search(family.unused, state), 'unused by the model')
     whole, sources = _merge_slices({name: tensor for name, tensor in state.items() if name not in dropped})
-    names = {name: _renamed(name, family.renames) for name in whole}
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
-    if twice:
-        raise ValueError(f'several tensors would be called {first_few(twice)}: expected one layout of each layer')
+    names = {name: _new_name(name, family.renames) for name in whole}
     return Conversion(
-        state_dict={names[name]: tensor for name, tensor in whole.items()},
+        state_dict=renamed(whole, names.__getitem__),
         family=family.name,
         prefix=prefix,
         renamed={old: new for old, new in names.items() if old != new and old not in sources},
@@ -222,77 +217,6 @@ def load_converted(path: str | os.PathLike[str], map_location: str | torch.devic
     return checkpoint
 
 
-def mmengine_form(checkpoint: Any) -> dict[str, Any]:
-    """Brings the content of a file into the form that MMEngine saves, without what wrappers add to the names.
-
-    Returns:
-        ``meta``, ``state_dict``, and if the weights were in ``state_dict`` all else that the file holds. What stands
-        beside ``model`` or ``module`` is the training state of other programs, which MMEngine would misread.
-
-    Raises:
-        ValueError: As :func:`named_tensors` does; there are no tensors; or ``meta`` is not a dict.
-    """
-    state = unwrap(checkpoint)
-    tensors = named_tensors(state)
-    if not tensors:
-        keys = f'its keys are {first_few(list(checkpoint))}' if state is checkpoint else 'its state dict is empty'
-        raise ValueError(f'it holds no weights: {keys}')
-    meta = {} if state is checkpoint else checkpoint.get('meta')
-    if not isinstance(meta, Mapping | None):
-        raise ValueError(f'its meta is of type {type(meta).__name__}, expected a dict')
-    rest = checkpoint if state is checkpoint.get('state_dict') else {}
-    prefix = _whole_prefix(list(tensors))
-    if prefix:
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return {**rest, 'meta': dict(meta or {}), 'state_dict': tensors}
-
-
-def named_tensors(state: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict. Its other entries are left out, and ``_orig_mod``, from ``torch.compile``, in names.
-
-    Raises:
-        ValueError: ``state`` is no mapping, has a key that is no text, or has a tensor whose values no model can take:
-            on the meta device, sparse, quantized, nested or complex.
-    """
-    if not isinstance(state, Mapping):
-        raise ValueError(f'expected a mapping of names to tensors, got {type(state).__name__}')
-    if others := [repr(key) for key in state if not isinstance(key, str)]:
-        raise ValueError(f'{len(others)} of its keys are no names of tensors: {first_few(others)}')
-    tensors = {_COMPILED.sub('', name): value for name, value in state.items() if isinstance(value, Tensor)}
-    if empty := [f'{name}: {kind}' for name, tensor in tensors.items() if (kind := _without_values(tensor))]:
-        raise ValueError(f'{len(empty)} of its tensors hold no values to load ({first_few(empty)})')
-    return tensors
-
-
-def _without_values(tensor: Tensor) -> str:
-    """Why a model cannot take a tensor's values, although its shape may fit; empty if it can."""
-    kinds = {
-        'on the meta device': tensor.is_meta,
-        'nested': tensor.is_nested,
-        'sparse': tensor.layout is not torch.strided,
-        'quantized': tensor.is_quantized,
-        'complex': tensor.is_complex(),
-    }
-    return next((kind for kind, found in kinds.items() if found), '')
-
-
-def _whole_prefix(names: list[str]) -> str:
-    """What wrappers put before all names: PyTorch's ``module.`` and, before InternImage, ``model.`` (Lightning)."""
-    wrappers = ('module.', 'model.') if any(map(BACKBONE_KEY.match, names)) else ('module.',)
-    prefix = ''
-    while found := next((wrapper for wrapper in wrappers if all(n.startswith(prefix + wrapper) for n in names)), ''):
-        prefix += found
-    return prefix
-
-
-def unwrap(checkpoint: Any) -> Any:
-    """The state dict in a checkpoint of MMCV, MMEngine, the official classification or DeepSpeed; or what was given."""
-    if not isinstance(checkpoint, Mapping):
-        return checkpoint
-    candidates = (checkpoint.get(key) for key in ('state_dict', 'model', 'module'))
-    return next((state for state in candidates if isinstance(state, Mapping)), checkpoint)
-
-
 def find_family(names: list[str]) -> Family | None:
     """The family of a whole InternImage model, by the names of its tensors; ``None`` if it is of no known one."""
     if not any(name.startswith('backbone.') and BACKBONE_KEY.match(name) for name in names):
@@ -303,11 +227,6 @@ def find_family(names: list[str]) -> Family | None:
 def uses_dcnv4(names: list[str]) -> bool:
     """Whether tensors of these names belong to a backbone of DCNv4 (FlashInternImage), another operator."""
     return any('.dcn.offset_mask.' in name for name in names)
-
-
-def first_few(names: Sequence[Any], limit: int = 3) -> str:
-    """The first few names as text, for messages."""
-    return ', '.join(map(str, names[:limit])) + (', ...' if len(names) > limit else '') or 'nothing'
 
 
 def _require_tensors(state: Mapping[str, Tensor]) -> None:
@@ -395,10 +314,18 @@ def _merge_slices(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
         if sorted(slices) != list(range(len(slices))) or layer in whole:
             raise ValueError(f'the slices of {layer} do not make a layer: expected 0, 1, ..., got {sorted(slices)}')
         sources[layer] = [slices[index] for index in range(len(slices))]
-        whole[layer] = torch.cat([state[name] for name in sources[layer]], dim)
+        whole[layer] = _concatenated([state[name] for name in sources[layer]], dim, layer)
     return whole, sources
 
 
-def _renamed(name: str, renames: Mapping[str, str]) -> str:
+def _concatenated(slices: list[Tensor], dim: int, layer: str) -> Tensor:
+    kinds = {(tensor.dtype, tensor.ndim, tensor.shape[:dim], tensor.shape[dim + 1 :]) for tensor in slices}
+    if len(kinds) > 1 or slices[0].ndim <= dim:
+        shapes = [f'{tuple(tensor.shape)} of {tensor.dtype}' for tensor in slices]
+        raise ValueError(f'the slices of {layer} do not fit together along dimension {dim}: {first_few(shapes)}')
+    return torch.cat(slices, dim)
+
+
+def _new_name(name: str, renames: Mapping[str, str]) -> str:
     matches = ((re.match(pattern, name), new) for pattern, new in renames.items())
     return next((match.expand(new) + name[match.end() :] for match, new in matches if match), name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import UserError
@@ -32,3 +34,8 @@ def redacted(source: str | os.PathLike[str]) -> str:
     login, _, host = parts.netloc.rpartition('@')
     place = f'***@{host}' if login else host
     return one_line(urlunsplit((parts.scheme, place, parts.path, '...' if parts.query else '', '')))
+
+
+def first_few(names: Sequence[Any], limit: int = 3) -> str:
+    """The first few names as text, for messages."""
+    return ', '.join(map(str, names[:limit])) + (', ...' if len(names) > limit else '') or 'nothing'

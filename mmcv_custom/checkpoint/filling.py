@@ -11,7 +11,9 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .conversion import BACKBONE_KEY, first_few, uses_dcnv4
+from .conversion import uses_dcnv4
+from .errors import first_few
+from .forms import BACKBONE_KEY
 from .safe_loading import CheckpointError
 
 _GAMMA = re.compile(r'\.gamma[12]$')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -22,6 +23,8 @@ from .unpickling import GlobalRefusedError, UnsupportedError
 
 __all__ = ['SAFETENSORS_META', 'UNSAFE_LOAD_VARIABLE', 'CheckpointError', 'download', 'load_safely']
 
+# torch and the system have no error type of their own for it.
+_NO_MEMORY = re.compile("(can't|[Cc]annot) allocate memory|not enough memory")
 UNSAFE_LOAD_VARIABLE = 'MM_INTERNIMAGE_UNSAFE_LOAD'
 # The key in a .safetensors file's metadata that holds, as JSON, what MMEngine calls meta.
 SAFETENSORS_META = 'mmengine_meta'
@@ -70,6 +73,11 @@ def load_safely(path: str | os.PathLike[str], map_location: MapLocation = 'cpu')
         raise CheckpointError(f'cannot read {file}: {one_line(error)}') from error
     except Exception as error:  # damaged bytes surface as errors of almost any type
         reason = one_line(error)
+        if isinstance(error, MemoryError) or _NO_MEMORY.search(reason):
+            raise CheckpointError(
+                f'there is not enough memory to read {file} ({file.stat().st_size} bytes): close other programs, or '
+                'use a machine with more'
+            ) from error
         if type(error) is not UnpicklingError:
             reason = f'{type(error).__name__}: {reason}'
         raise CheckpointError(

@@ -319,6 +319,20 @@ MISTAKES: dict[str, tuple[Callable[[State], Any], str]] = {
         lambda state: sliced(state, renamed(SlicedFFN(4, 8).state_dict(), 'fc1_2', 'fc1_7')),
         r'slices of .*ffns.0.layers.0.0.weight do not make a layer: expected 0, 1, ..., got \[0, 1, 3, 7\]',
     ),
+    'slices of several shapes': (
+        lambda state: sliced(state, SlicedFFN(4, 8).state_dict() | {'fc1_1.weight': torch.ones(2, 5)}),
+        r'the slices of .*layers.0.0.weight do not fit together along dimension 0: \(2, 4\) of torch.float32, \(2, 5\)',
+    ),
+    'slices without dimensions': (
+        lambda state: sliced(state, dict.fromkeys(SlicedFFN(4, 8).state_dict(), torch.tensor(1.0))),
+        r'the slices of .* do not fit together',
+    ),
+    'slices of several dtypes': (
+        lambda state: sliced(
+            state, SlicedFFN(4, 8).state_dict() | {'fc1_1.weight': torch.ones(2, 4).to(torch.float8_e5m2)}
+        ),
+        r'the slices of .*do not fit together .*\(2, 4\) of torch.float8_e5m2',
+    ),
     'slices and whole': (
         lambda state: state | sliced(state, SlicedFFN(4, 8).state_dict()),
         'slices of .*ffns.0.layers.0.0.weight do not make a layer',

@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
-from mmcv_custom.checkpoint import SAFETENSORS_META, UNSAFE_LOAD_VARIABLE, CheckpointError, load_safely
+from mmcv_custom.checkpoint import SAFETENSORS_META, UNSAFE_LOAD_VARIABLE, CheckpointError, load_safely, safe_loading
 from tests.mmcv.saved_files import Call
 
 
@@ -145,10 +145,56 @@ def test_a_checkpoint_names_nothing_to_delete(tmp_path: Path, log: list[str]) ->
     """CheckpointHook deletes what ``best_ckpt`` names, once there is a better one."""
     beside, elsewhere = str(tmp_path / 'best_a.pth'), str(tmp_path.parent / 'best_a.pth')
     info = {'best_ckpt': beside, 'best_ckpt_a': elsewhere, 'best_ckpt_b': str(tmp_path), 'best_ckpt_c': 5}
+    info |= {'best_ckpt_f': f'best_{"a" * 300}.pth'}
     info |= {'best_ckpt_d': f'{tmp_path}/\0/best_a.pth', 'best_ckpt_e': f'{"a" * 5000}/best_a.pth'}
     torch.save({'message_hub': {'runtime_info': info}}, tmp_path / 'a.pth')
     assert load_safely(tmp_path / 'a.pth')['message_hub']['runtime_info'] == {'best_ckpt': beside}
-    assert len(log) == 5 and f'forgets that best_ckpt_a is {elsewhere}, which is not beside it' in log[0]
+    assert len(log) == 6 and f'forgets that best_ckpt_a is {elsewhere}, which is not beside it' in log[0]
+
+
+@pytest.mark.parametrize(
+    ('saved', 'kept'),
+    [
+        ([2, 3], [2, 3]),
+        ([1, 2, 7], [2]),
+        (['run/../../precious', 2], None),
+        (['2'], None),
+        ([-2], None),
+        ([2.0], None),
+        (5, None),
+        ({2: 1}, None),
+        ('23', None),
+    ],
+)
+def test_only_numbers_of_files_beside_it_may_be_deleted(saved: Any, kept: Any, tmp_path: Path, log: list[str]) -> None:
+    """CheckpointHook puts each number into the name of a file, and deletes it when there are newer ones."""
+    torch.save({'message_hub': {'runtime_info': {'keep_ckpt_ids': saved}}}, tmp_path / 'iter_3.pth')
+    (tmp_path / 'epoch_2.pth').touch()
+    info = load_safely(tmp_path / 'iter_3.pth')['message_hub']['runtime_info']
+    assert info.get('keep_ckpt_ids') == kept
+    assert len(log) == (kept is None)
+
+
+@pytest.mark.parametrize(
+    ('error', 'memory'),
+    [
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (OSError(12, 'Cannot allocate memory'), True),
+        (RuntimeError('something else'), False),
+    ],
+)
+def test_a_lack_of_memory_is_no_damage(
+    error: Exception, memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: Any) -> None:
+        raise error
+
+    (tmp_path / 'a.pth').touch()
+    monkeypatch.setattr(safe_loading, 'read_archive', read)
+    with pytest.raises(CheckpointError, match='not enough memory' if memory else 'could not be read') as caught:
+        load_safely(tmp_path / 'a.pth')
+    assert ('damaged' in str(caught.value)) != memory
 
 
 @pytest.mark.parametrize(
