@@ -121,7 +121,7 @@ def _compare_chosen(
             continue
         similar = _similar(name, known)
         text = f'class {name!r} of {source.key}.metainfo.classes is no category of the file{left}'
-        text += f' (did you mean {similar!r}?)' if similar else ''
+        text += f' (did you mean {similar!r}?)' if similar else '; name the classes as the file does'
         if i < last:
             error(Harm.WRONG, 'class not in the file', f'{text}; all classes behind it get the label of the one before')
         elif evaluates_file(source, 'CocoMetric'):

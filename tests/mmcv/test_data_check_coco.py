@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -12,16 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from pycocotools import mask as run_lengths
 
 from mmcv_custom.datasets.coco import CocoFile
 from mmcv_custom.datasets.coco_fix import fix_annotations
 from mmcv_custom.datasets.coco_rules import CocoRules, compare_categories
 from mmcv_custom.datasets.coco_structure import check_structure
-from mmcv_custom.datasets.image_folder import ImageFolder
 from mmcv_custom.datasets.report import Report
-from mmcv_custom.datasets.rle import compressed_sums
 from tests.mmcv.coco_files import (
     CLASSES,
     HEIGHT,
@@ -338,193 +334,6 @@ def test_ten_lines_of_a_kind(tmp_path: Path) -> None:
     each(lambda a: a.pop('area'))(data)
     lines = list(check(tmp_path, data).error_lines())
     assert len(lines) == 11 and lines[-1] == 'train: no area: 2 more like this'
-
-
-@pytest.mark.parametrize(
-    ('content', 'words'),
-    [
-        (b'', 'Expecting'),
-        (b'<!DOCTYPE html>', "begins with '<!DOCTYPE html>'"),
-        (b'[]', "Expecting '{'"),
-        (b'{"images": [}', 'Expecting value'),
-        (b'{"images": [{} 2]}', "Expecting ',' or ']'"),
-        (b'{"images": []', "Expecting ',' or '}'"),
-        (b'{"images": [], }', 'Expecting a key in double quotes'),
-        (b'{} {}', 'Extra data'),
-        (b'{"images": [], "images": []}', "has the list 'images' twice"),
-        (b'\xef\xbb\xbf{}', 'byte order mark'),
-        (b'{"images": "\xff"}', 'UTF-8'),
-        (b'[' * 100000, 'Expecting'),
-        (b'{"a": ' + b'[' * 100000, 'recursion'),
-    ],
-)
-def test_files_that_are_no_annotations(tmp_path: Path, content: bytes, words: str) -> None:
-    path = tmp_path / 'train.json'
-    path.write_bytes(content)
-    report = Report()
-    assert check_structure(str(path), source_of(tmp_path), report, True, CLASSES) is None
-    (line,) = report.error_lines()
-    assert words in line and str(path) in line
-
-
-def test_reading_leaves_the_garbage_collector_as_it_was(tmp_path: Path) -> None:
-    CocoFile(write(tmp_path, plain()))
-    assert gc.isenabled()
-
-
-def test_names_in_another_encoding_of_accents(tmp_path: Path) -> None:
-    data = plain()
-    path = write(tmp_path, data)
-    (tmp_path / 'images' / '0.png').rename(tmp_path / 'images' / 'e\u0301.png')
-    data['images'][0]['file_name'] = '\u00e9.png'
-    Path(path).write_text(json.dumps(data))
-    report = Report()
-    check_structure(path, source_of(tmp_path), report, True, CLASSES)
-    assert 'its accents are encoded otherwise' in next(report.error_lines())
-
-
-def test_no_name_is_guessed_among_several(tmp_path: Path) -> None:
-    write(tmp_path, plain())
-    for name in ('a.jpg', 'a.bmp'):
-        (tmp_path / 'images' / name).touch()
-    assert ImageFolder(str(tmp_path / 'images')).find('a.png') is None
-    assert ImageFolder(str(tmp_path / 'images')).find('1.jpg') == ('1.png', 'it has another suffix')
-
-
-def test_there_is_no_file(tmp_path: Path) -> None:
-    report = Report()
-    assert check_structure(str(tmp_path / 'no.json'), source_of(tmp_path), report, True, CLASSES) is None
-    assert 'no.json: No such file' in next(report.error_lines())
-
-
-def test_a_file_is_read_once_while_it_is_in_use(tmp_path: Path) -> None:
-    path = write(tmp_path, plain())
-    file = CocoFile.read(path)
-    assert CocoFile.read(path) is file
-    write(tmp_path, peculiar())
-    assert CocoFile.read(path) is not file
-
-
-def test_columns_and_annotations(tmp_path: Path) -> None:
-    data = plain()
-    data = {'annotations': data.pop('annotations'), 'more': ['ä'], **data}  # in any order
-    file = CocoFile(write(tmp_path, data))
-    assert len(file) == 12 and file.ids.tolist() == list(range(1, 13))
-    assert file.boxes[2].tolist() == [30.5, 2.0, 30.0, 30.25] and file.areas[0] == 160
-    assert file.image_rows.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
-    assert file.category_rows[:3].tolist() == [0, 1, 2]
-    assert file.sizes.tolist() == [[WIDTH, HEIGHT]] * 4
-    assert file.annotations_of([1, 3]) == data['annotations'][3:6] + data['annotations'][9:]
-
-
-def test_annotations_are_found_behind_letters_of_several_bytes(tmp_path: Path) -> None:
-    data = plain()
-    path = tmp_path / 'train.json'
-    path.write_text(json.dumps({'info': 'Übergröße 猫', **data}, ensure_ascii=False, indent=1))
-    assert CocoFile(str(path)).annotations_of({2}) == data['annotations'][6:9]
-
-
-def test_run_lengths_are_read_as_pycocotools_writes_them() -> None:
-    random = np.random.default_rng(0)
-    sizes = random.integers(1, 90, (60, 2))
-    shares = np.linspace(0, 1, 60)
-    masks = [
-        np.asfortranarray(random.random(size) < share, np.uint8) for size, share in zip(sizes, shares, strict=True)
-    ]
-    strings = [run_lengths.encode(pixels)['counts'].decode() for pixels in masks]
-    assert compressed_sums(strings).tolist() == [[pixels.size, pixels.sum()] for pixels in masks]
-    malformed = ['', 'o', '~', '€', 'O', 'o' * 9 + '0']
-    assert compressed_sums([*malformed, strings[0]])[:, 0].tolist() == [-1] * 6 + [masks[0].size]
-    assert compressed_sums([]).tolist() == []
-
-
-TURNED = Image.Exif()
-TURNED[0x0112] = 6
-
-
-@pytest.mark.parametrize(
-    ('flag', 'said', 'kind'),
-    [
-        ('color', (48, 64), None),
-        ('tifffile', (64, 48), None),
-        ('color', (64, 48), 'EXIF orientation'),
-        ('color_ignore_orientation', (64, 48), None),
-        ('unchanged', (48, 64), 'EXIF orientation'),
-        ('color', (32, 24), 'image of another size'),
-    ],
-)
-def test_sizes_are_those_of_the_loaded_image(
-    tmp_path: Path, flag: str, said: tuple[int, int], kind: str | None
-) -> None:
-    data = plain()
-    path = write(tmp_path, data)
-    Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'images' / '0.jpg', exif=TURNED)
-    data['images'][0].update(file_name='0.jpg', width=said[0], height=said[1])
-    (tmp_path / 'images' / '0.png').unlink()
-    key = 'imdecode_backend' if flag == 'tifffile' else 'color_type'
-    pipeline = [dict(type='mmdet.LoadImageFromFile', **{key: flag})]
-    report = Report()
-    Path(path).write_text(json.dumps(data))
-    check_structure(path, source_of(tmp_path, pipeline=pipeline), report, False, CLASSES)
-    assert report.kinds() == ({kind} if kind else set())
-
-
-def picture(mode: str, kind: str = 'png') -> Callable[[Path], None]:
-    return lambda path: Image.new(mode, (WIDTH, HEIGHT)).save(path, kind)
-
-
-@pytest.mark.parametrize(
-    ('make', 'words'),
-    [
-        (lambda path: path.write_bytes(b''), 'it is empty'),
-        (lambda path: path.write_text('<html>'), 'it is no image'),
-        (lambda path: path.write_bytes(path.read_bytes()[:-40]), 'cannot be read'),
-        (picture('RGB', 'pcx'), 'is a PCX file, which OpenCV cannot read'),
-        (lambda path: path.unlink(), 'there is no file'),
-        (lambda path: (path.unlink(), path.mkdir()), 'it is a folder'),
-    ],
-)
-def test_images_that_cannot_be_read(tmp_path: Path, make: Callable[[Path], Any], words: str) -> None:
-    write(tmp_path, plain())
-    path = tmp_path / 'images' / '2.png'
-    make(path)
-    report = Report()
-    check_structure(str(tmp_path / 'train.json'), source_of(tmp_path), report, True, CLASSES)
-    (line,) = report.error_lines()
-    assert line.startswith('train: image file: ') and words in line and str(path) in line
-
-
-@pytest.mark.parametrize(
-    ('make', 'notes'),
-    [
-        (picture('L'), {'grey images': 1}),
-        (picture('I;16'), {'images of more than 8 bits, read as 8 bits': 1}),
-        (picture('RGBA'), {}),
-        (picture('P'), {}),
-        (
-            lambda path: picture('RGB')(path.with_name('other.png')),
-            {'images in the folder that the file does not name': 1},
-        ),
-    ],
-)
-def test_unusual_images_make_notes(tmp_path: Path, make: Callable[[Path], Any], notes: dict[str, int]) -> None:
-    write(tmp_path, plain())
-    make(tmp_path / 'images' / '2.png')
-    report = Report()
-    check_structure(str(tmp_path / 'train.json'), source_of(tmp_path), report, True, CLASSES)
-    assert not report.failed
-    assert report.notes['train'] == notes
-
-
-@pytest.mark.parametrize('cfg', [dict(data_prefix={}), dict(data_prefix=dict(img='pictures'))])
-def test_there_is_no_folder_of_images(tmp_path: Path, cfg: dict) -> None:
-    assert check(tmp_path, plain(), **cfg).kinds() == {'image folder'}
-
-
-def test_images_on_another_machine_are_not_looked_at(tmp_path: Path) -> None:
-    report = check(tmp_path, plain(), backend_args=dict(backend='petrel'), data_prefix=dict(img='s3://bucket'))
-    assert not report.failed
-    assert report.unchecked == ['image files that are not on this machine']
 
 
 @pytest.mark.parametrize('classes', [CLASSES, None])
