@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from ..engine.runner import LAUNCHERS
 from ..errors import UserError
 
-HEAD_START = 5  # seconds; the first needs some for its exit
+HEAD_START = 10  # seconds; the exit of the first takes some of them
 
 
 def fail(message: str) -> NoReturn:
