@@ -163,11 +163,9 @@ def _check_objects(
             raise UserError(f'{paths[split][1]}: there is no object of any class in it')
         if without and split == 'train' and wanted is None:
             rest = [name for name in classes if name in with_objects]
-            which = (
-                f'--classes {" ".join(map(shlex.quote, rest))}' if len(rest) <= 20 else '--classes FILE, one name a line,'
-            )
+            proposed = ' '.join(map(shlex.quote, rest)) if len(rest) <= 20 else 'FILE, with a name per line,'
             raise UserError(
-                f'{paths[split][1]}: {_some(without)} no object; {which} leaves out what has none, '
+                f'{paths[split][1]}: {_some(without)} no object; --classes {proposed} leaves out what has none, '
                 'or names all to keep them'
             )
         if without:

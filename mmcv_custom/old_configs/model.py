@@ -26,14 +26,14 @@ def model_settings(old: Mapping[str, Any], cfg: Config, notes: list[str]) -> dic
             settings[key] = value
         elif key not in present and key not in ('type', 'init_cfg', 'out_indices', 'pretrained') and value:
             notes.append(f'model.backbone.{key}={value!r}')
-    old = {key: value for key, value in _moved(old).items() if key != 'backbone'}
+    old = {key: value for key, value in _moved(old, cfg).items() if key != 'backbone'}
     notes += _differences(old, cfg.model, 'model')
     return dict(backbone=settings) if settings else {}
 
 
-def _moved(old: Mapping[str, Any]) -> dict[str, Any]:
+def _moved(old: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
     """The model with the options of DINO where mmdet 3 has them."""
-    if not str(old.get('type')).endswith('DINO'):
+    if not cfg.model.type.endswith('DINO'):
         return dict(old)
     head = dict(old.get('bbox_head') or {})
     moved = {**old, 'bbox_head': head}

@@ -21,6 +21,7 @@ from PIL import Image
 
 from mmcv_custom.cli import build_runner
 from mmcv_custom.new_config import Options, assemble, commands, find_base, length_of, read_instances, read_segments
+from mmcv_custom.new_config.source import assignment
 from mmcv_custom.old_configs.comparison import values_of
 from tests.configs.helpers import LEAVES
 from tests.configs.test_training import FAMILIES
@@ -120,6 +121,21 @@ def written_lines(text: str) -> list[str]:
     return [line for line in (before + after).splitlines() if line]
 
 
+def test_source_is_formatted_as_ruff_does() -> None:
+    values = [
+        *({f'key_{index}': 'x' * index for index in range(count)} for count in range(4, 20, 3)),
+        *(tuple(f'name {index}' for index in range(count)) for count in (0, 1, 8, 9, 10, 11, 12)),
+        [dict(type='Resize', scale=(64, 48)), {'a': [1.5, 1e-7, 2e20, -1], 'b': {'c': 'x' * 70}}],
+        ['it\'s "quoted"', "it's", '"quoted"', None, True],
+    ]
+    lines = '\n'.join(assignment(f'value_{index}', value) for index, value in enumerate(values)) + '\n'
+    ruff = [sys.executable, '-m', 'ruff', 'format', '--config', ROOT / 'pyproject.toml', '-']
+    assert subprocess.run(ruff, input=lines, capture_output=True, text=True, check=True).stdout == lines
+    found: dict[str, Any] = {}
+    exec(lines, found)
+    assert [found[f'value_{index}'] for index in range(len(values))] == values
+
+
 def check_text(names: list[str], place: Path) -> None:
     """The longest configs that are written for some models: all class numbers are set, in 25 lines, well formatted."""
     pairs = {
@@ -141,7 +157,7 @@ def check_text(names: list[str], place: Path) -> None:
         cfg = Config.fromfile(path)
         assert set(values_of(cfg.model, 'num_classes')) == {len(data.classes)}, name
         for weights in values_of(cfg.model, 'class_weight'):
-            assert weights is None or isinstance(weights, float) or len(weights) == len(data.classes) + 1, name
+            assert weights == ([1.0] * len(data.classes) + [0.1] if 'mask2former' in name else None), name
         for split in ('train', 'val', 'test'):
             assert cfg[f'{split}_dataloader'].dataset.type == ('CocoDataset' if base.detects else 'BaseSegDataset')
             assert cfg[f'{split}_dataloader'].dataset.data_root == 'data/digits/'

@@ -273,12 +273,42 @@ def test_models_are_found_without_their_bases(source: str, name: str, tmp_path: 
     assert model_of(read_old_config(str(tmp_path / 'mine.py'))) == name
 
 
-def test_what_says_nothing_new_becomes_its_model(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SAME = {
+    'mask-rcnn_internimage-t_fpn_1x_coco': """
+_base_ = './mask_rcnn_internimage_t_fpn_1x_coco.py'
+optimizer = dict(lr=0.0001)
+""",
+    'dino-4scale_internimage-t_8xb2-12e-layer-wise-lr_coco': """
+_base_ = './dino_4scale_internimage_t_1x_coco_layer_wise_lr.py'
+model = dict(
+    bbox_head=dict(
+        num_query=900, as_two_stage=True, with_box_refine=True,
+        positional_encoding=dict(type='SinePositionalEncoding', num_feats=128, temperature=20, normalize=True),
+        dn_cfg=dict(
+            type='CdnQueryGenerator', noise_scale=dict(label=0.5, box=1.0),
+            group_cfg=dict(dynamic=True, num_groups=None, num_dn_queries=100))),
+    train_cfg=dict(assigner=dict(
+        cls_cost=dict(type='FocalLossCost', weight=2.0), reg_cost=dict(type='BBoxL1Cost', weight=5.0),
+        iou_cost=dict(type='IoUCost', weight=2.0))))
+optimizer = dict(
+    type='AdamW', lr=0.0001, weight_decay=0.0001, constructor='CustomLayerDecayOptimizerConstructor',
+    paramwise_cfg=dict(num_layers=30, layer_decay_rate=0.9, depths=[4, 4, 18, 4]))
+optimizer_config = dict(grad_clip=dict(max_norm=0.1, norm_type=2))
+lr_config = dict(policy='step', warmup='linear', warmup_iters=500, warmup_ratio=0.001, step=[11])
+runner = dict(type='EpochBasedRunner', max_epochs=12)
+""",
+}
+
+
+@pytest.mark.parametrize('name', SAME)
+def test_what_says_nothing_new_becomes_its_model(
+    name: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without data of its own: one line, the base."""
-    source = "_base_ = './mask_rcnn_internimage_t_fpn_1x_coco.py'\noptimizer = dict(lr=0.0001)\n"
-    convert(monkeypatch, source)
+    convert(monkeypatch, SAME[name])
     lines = Path('new.py').read_text().splitlines()
-    assert len(lines) == 2 and lines[1].startswith('_base_ = ') and lines[1].endswith("_fpn_1x_coco.py'")
+    assert len(lines) == 2 and lines[1].startswith('_base_ = ') and lines[1].endswith(f"/{name}.py'")
+    assert 'not carried over' not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
