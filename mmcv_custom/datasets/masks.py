@@ -137,6 +137,17 @@ def read_mask(path: str) -> Mask:
     return Mask(path, header.mode, header.format, pixels.astype(np.uint8) if pixels.dtype == bool else pixels)
 
 
+def read_colours(path: str) -> NDArray[np.uint8]:
+    """The colours (H, W, 3) of a mask: red, green and blue, those of its palette if it has one."""
+    with Image.open(path) as image:
+        return np.array(image.convert('RGB'))
+
+
+def write_mask(labels: NDArray[np.uint8], path: str) -> None:
+    """Writes labels (H, W) in the format that the path's suffix names."""
+    Image.fromarray(labels).save(path)
+
+
 def count_values(pixels: NDArray) -> Values:
     """Pixels by value."""
     if pixels.dtype.kind == 'u' and pixels.dtype.itemsize <= 2:  # many times faster than sorting

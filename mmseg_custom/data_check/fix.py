@@ -12,10 +12,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 from numpy.typing import NDArray
-from PIL import Image
 
 from mmcv_custom.datasets import Report, Source
-from mmcv_custom.datasets.masks import Mask, Values, colours_to_labels, count_values, read_mask
+from mmcv_custom.datasets.masks import (
+    Mask,
+    Values,
+    colours_to_labels,
+    count_values,
+    read_colours,
+    read_mask,
+    write_mask,
+)
 from mmcv_custom.errors import UserError
 
 from .layer import Layer, mask_folders, some
@@ -49,8 +56,11 @@ def fix_masks(source: Source, out_dir: str) -> list[str]:
     target = Path(out_dir, source.key).absolute()
     if target.exists():
         raise UserError(f'{target} exists: name a new folder for the repaired masks')
-    found_names = folders.names if os.path.isdir(folders.img_path) else []
-    masks = {name: path for name in found_names if os.path.isfile(path := folders.mask(name))}
+    try:
+        names = folders.names
+    except (OSError, UnicodeDecodeError) as problem:
+        return [f'{source.key}: masks are left as they are: {problem}']
+    masks = {name: path for name in names if os.path.isfile(path := folders.mask(name))}
     repair = _Repair(dataset, source)
     try:
         found = repair.values_of(masks.values())
@@ -74,7 +84,7 @@ def fix_masks(source: Source, out_dir: str) -> list[str]:
             if pixels is mask.pixels:
                 shutil.copyfile(path, copy)
             else:
-                Image.fromarray(pixels.astype(np.uint8)).save(copy)
+                write_mask(pixels.astype(np.uint8), str(copy))
         Path(draft, 'masks').rename(target)
     changed = ', '.join(f'{count} {change}' for change, count in repair.changes.items())
     return [
@@ -118,8 +128,7 @@ class _Repair:
             return self._without_channels(mask)
         if mask.mode == 'P' and self.values.unknown(mask.values) and self._palette is not None:
             changes['masks whose palette has another order'] += 1
-            with Image.open(mask.path) as image:
-                return self._translate(mask.path, np.array(image.convert('RGB')))
+            return self._translate(mask.path, read_colours(mask.path))
         if mask.mode in ('P', '1') and self._by_cv2:
             changes['masks with a palette or 1 bit, which cv2 does not read as numbers'] += 1
             return pixels.copy()

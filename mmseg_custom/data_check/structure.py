@@ -42,7 +42,7 @@ class Structure(Layer):
         self._values(self._masks(folders, self.sample(names, MASKS), headers), MaskValues.of(settings, self.source))
 
     def _folders_exist(self) -> bool:
-        prefix = self.source.cfg.get('data_prefix', dict(img_path='', seg_map_path=''))
+        prefix = self.source.cfg.get('data_prefix', dict(img_path='', seg_map_path='')) or {}
         good = True
         for key in ('img_path', *(('seg_map_path',) if self.loader is not None else ())):
             place = f'{self.source.key}.data_prefix.{key}'
@@ -110,7 +110,12 @@ class Structure(Layer):
 
     def _names(self, folders: MaskFolders) -> list[str]:
         """Reports images and masks that do not belong together. Returns the names of those that do."""
-        names = folders.names
+        try:
+            names = folders.names
+        except UnicodeDecodeError:
+            text = f'{folders.ann_file}, which {self.source.key}.ann_file names, is no text in UTF-8'
+            self.error(Harm.FAILS, 'list unreadable', text)
+            return []
         without_image = [name for name in names if folders.ann_file and not os.path.isfile(folders.image(name))]
         for name in without_image:
             text = (

@@ -35,7 +35,7 @@ class MaskValues:
     @classmethod
     def of(cls, dataset: BaseSegDataset, source: Source) -> MaskValues:
         """The meaning that a dataset of mmseg gives to values."""
-        classes = tuple(dataset.metainfo['classes'])
+        classes = tuple(dataset.metainfo.get('classes') or ())
         shift = int(dataset.reduce_zero_label)
         selection = dataset.label_map or {label: label for label in range(len(classes))}
         labels = {old + shift: new if new < len(classes) else None for old, new in selection.items()}

@@ -98,6 +98,7 @@ UNCLEAR: list[tuple[str, Callable[[Data], Any], str]] = [
     ),
     ('value 37', lambda d: rewrite(d.path(), one_pixel(37)), '37 stands for no class'),
     ('lossy', lossy, 'JPEG'),
+    ('no folder', lambda d: d.train.data_prefix.update(img_path='imges'), 'imges'),
     ('cut', lambda d: cut(d.path()), 'masks/train/00001.png'),
 ]
 
