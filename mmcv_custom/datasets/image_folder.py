@@ -65,9 +65,10 @@ class ImageFolder:
         return None
 
     def _listing(self, folder: str) -> frozenset[str]:
+        folder = os.path.normpath(folder)
         if folder not in self._listings:
             try:
-                self._listings[folder] = frozenset(os.listdir(folder or '.'))
-            except OSError:
+                self._listings[folder] = frozenset(os.listdir(folder))
+            except (OSError, ValueError):  # ValueError: a name with a null byte
                 self._listings[folder] = frozenset()
         return self._listings[folder]

@@ -39,6 +39,10 @@ def test_no_name_is_guessed_among_several(tmp_path: Path) -> None:
     write(tmp_path, plain())
     for name in ('a.jpg', 'a.bmp'):
         (tmp_path / 'images' / name).touch()
+    folder = ImageFolder(str(tmp_path / 'images'))
+    assert not folder.has('a\x00/b.png')
+    assert folder.has('./1.png') and folder.has('../images/1.png') and not folder.has('2.jpg')
+    assert folder.surplus(['./0.png', '1.png', '2.png', '../images/3.png']) == 2
     assert ImageFolder(str(tmp_path / 'images')).find('a.png') is None
     assert ImageFolder(str(tmp_path / 'images')).find('1.jpg') == ('1.png', 'it has another suffix')
 
