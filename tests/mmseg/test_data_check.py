@@ -76,6 +76,18 @@ def binary_list(data: Data) -> None:
     (data.root / 'train.txt').write_bytes(b'\xff\xfe\x00')
 
 
+def flipped(data: Data) -> None:
+    data.val.pipeline.insert(2, dict(type='RandomFlip', prob=1.0))
+
+
+def reduced(data: Data) -> None:
+    data.masks(lambda labels: labels + 1)
+    data.set(reduce_zero_label=True)
+    data.masks(one_pixel(0))
+    for head in ('decode_head', 'auxiliary_head'):
+        data.cfg.model[head].ignore_index = 0
+
+
 def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
@@ -168,6 +180,8 @@ FAULTS: list[Fault] = [
     ('all ignored', lambda d: d.masks(lambda m: m * 0 + 255), 'train', ('every pixel', 'ignored')),
     ('list not text', binary_list, 'train', ('train.txt', 'UTF-8')),
     ('prefix None', lambda d: d.val.update(data_prefix=None), 'val', ('data_prefix.img_path', 'nothing')),
+    ('flipped in evaluation', flipped, 'val', ('IoU of', "'background'", 'predicted as it is', 'masks/val/00000.png')),
+    ('reduced and not ignored', reduced, 'train', ('the value 0', 'which is ignored', 'label 255')),
     ('masks resized', resized_masks, 'val', ('before LoadAnnotations', '(64, 64)')),
 ]
 # What layer 1 alone can see: a setting that nothing reads, and a name of two classes.
