@@ -20,6 +20,7 @@ from mmcv_custom.cli import (
     read_config,
     user_errors_in_one_line,
 )
+from mmcv_custom.cli.terminal import quiet_terminal
 from mmcv_custom.datasets import check_datasets, fix_datasets
 
 SPLITS = ('train', 'val', 'test')
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument('--show', metavar='DIR', help='new folder for pictures of samples as training gets them')
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
     args = parser.parse_args()
+    quiet_terminal(args.debug)
     cfg = read_config(args.config, args.cfg_options, args.debug)
     check_kinds(cfg)
     splits = [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
