@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import mmengine.registry
@@ -16,13 +16,19 @@ from mmengine.infer import BaseInferencer
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ops_dcnv3.functional import dcnv3_macs
 
-from .checkpoint import UNSAFE_LOAD_VARIABLE, CheckpointError, load_converted
+from .checkpoint import UNSAFE_LOAD_VARIABLE, CheckpointError, fill, load_converted, unwrapped
 from .checkpoint.errors import redacted
 from .checkpoint.schemes import local_source
 from .registry import SCOPE, InheritedScope
+
+# The file of each tensor that was read and is still in use, for messages: MMEngine does not pass it on.
+_SOURCES: MutableMapping[Tensor, str] = WeakIdKeyDictionary()
 
 
 def set_up_mmengine() -> None:
@@ -31,6 +37,8 @@ def set_up_mmengine() -> None:
     - ``load_from``, ``resume``, ``init_cfg`` and the inferencers read checkpoints with
       :func:`mmcv_custom.checkpoint.load_converted`, whichever of MMEngine's schemes (``open-mmlab://``, ``s3://`` ...)
       names them. MMEngine's own loaders fall back to unsafe loading, and log passwords in URLs.
+    - A file must fill half of what it is loaded into, by ``init_detector``, ``init_model``, inferencers or the
+      ``init_cfg`` of a model or of a part (:func:`load_state_dict`). MMEngine only warns.
     - Inferencers need a config, and do not run the one in a checkpoint (:func:`require_config`).
     - ``_base_ = 'mmcv_custom::detection/...'`` names a config of this project. Its classes are found in mmdet or mmseg
       (:mod:`mmcv_custom.registry`).
@@ -40,6 +48,7 @@ def set_up_mmengine() -> None:
     """
     CheckpointLoader.register_scheme(list(CheckpointLoader._schemes), loader=load_from_safe, force=True)
     CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
+    mmengine_checkpoint.load_state_dict = load_state_dict
     if not hasattr(BaseInferencer._init_model, '__wrapped__'):
         BaseInferencer._init_model = require_config(BaseInferencer._init_model)
     MODULE2PACKAGE.update(mmcv_custom='mmcv_custom', mmseg='mmseg')
@@ -69,7 +78,25 @@ def load_from_safe(filename: str, map_location: Any = None) -> dict[str, Any]:
     if filename.startswith('mmcls://'):  # classifiers, of which detectors and segmentors take the backbone
         state, prefix = checkpoint['state_dict'], 'backbone.'
         checkpoint['state_dict'] = {n.removeprefix(prefix): state[n] for n in state if n.startswith(prefix)}
+    for tensor in checkpoint['state_dict'].values():
+        _SOURCES[tensor] = redacted(filename)
     return checkpoint
+
+
+def load_state_dict(module: nn.Module, state_dict: Mapping[str, Any], strict: bool = False, logger: Any = None) -> None:
+    """Replaces ``mmengine.runner.checkpoint.load_state_dict``, which warns where a model stays at random.
+
+    Args:
+        module: Model, or a part of one.
+        state_dict: Names and tensors.
+        strict: Every tensor of the module must be filled.
+        logger: Not used: the line about the result goes to the current logger.
+
+    Raises:
+        CheckpointError: As :func:`mmcv_custom.checkpoint.fill` does.
+    """
+    sources = (_SOURCES.get(tensor) for tensor in state_dict.values() if isinstance(tensor, Tensor))
+    fill(unwrapped(module), state_dict, next(filter(None, sources), 'the state dict'), complete=strict)
 
 
 def require_config(init_model: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ from .conversion import (
     convert_state_dict,
     load_converted,
 )
-from .filling import LoadReport, compare, differences, fill, likely_cause, require_complete
+from .filling import LoadReport, compare, differences, fill, likely_cause, not_finite, require_complete, unwrapped
 from .forms import mmengine_form, named_tensors, renamed, unwrap
 from .safe_loading import SAFETENSORS_META, UNSAFE_LOAD_VARIABLE, CheckpointError, download, load_safely
 
@@ -33,7 +33,9 @@ __all__ = [
     'load_safely',
     'mmengine_form',
     'named_tensors',
+    'not_finite',
     'renamed',
     'require_complete',
     'unwrap',
+    'unwrapped',
 ]

@@ -60,6 +60,9 @@ def adapt(state: dict[str, Tensor], own: Mapping[str, Tensor], source: str) -> d
         state: Names and tensors, of a whole model or of a backbone.
         own: The model's state dict.
         source: What the log calls ``state``.
+
+    Raises:
+        ValueError: As :func:`renamed` does.
     """
     if any(match and not match['prefix'] for match in map(BACKBONE_KEY.match, state)):
         backbone = {f'backbone.{name}': tensor for name, tensor in backbone_state_dict(state, prefix='').items()}

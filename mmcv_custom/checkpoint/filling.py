@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from .conversion import uses_dcnv4
@@ -42,6 +43,29 @@ def compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> LoadRepor
     )
 
 
+def not_finite(model: nn.Module, state: Mapping[str, Any]) -> list[str]:
+    """The tensors of a state dict that hold NaN, or infinity in a parameter; a buffer may hold it on purpose."""
+    parameters = {name for name, _ in model.named_parameters()}
+
+    def proper(name: str, tensor: Tensor) -> bool:
+        values = tensor.float() if _has_8_bits(tensor) else tensor  # torch does not test these
+        return bool((values.isfinite() if name.removeprefix('module.') in parameters else ~values.isnan()).all())
+
+    tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    return [name for name, tensor in tensors.items() if tensor.is_floating_point() and not proper(name, tensor)]
+
+
+def _has_8_bits(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype.itemsize == 1
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model that a checkpoint holds, without what wraps it for several processes or test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = cast('nn.Module', model.module)
+    return model
+
+
 def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, complete: bool = False) -> LoadReport:
     """Loads a state dict into a model and logs in one line how much of the model it fills.
 
@@ -54,8 +78,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, complete: b
         complete: Every tensor of the model must be filled.
 
     Raises:
-        CheckpointError: ``complete``, and something is missing or of another shape. Otherwise: less than half of the
-            model's parameters and less than half of its backbone's are filled (elements are counted, not tensors).
+        CheckpointError: As :func:`require_complete` does if ``complete``, else as :func:`require_half`.
     """
     own = model.state_dict()
     misshaped = compare(own, state).misshaped
@@ -71,7 +94,8 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, complete: b
         require_complete(model, state, report, source)
     else:
         require_half(model, state, report, source)
-    log_report(model, report, source)
+    eight = {str(state[name].dtype) for name in report.matched if name in state and _has_8_bits(state[name])}
+    log_report(model, report, source, f'; its numbers are as coarse as {", ".join(sorted(eight))}' if eight else '')
     return report
 
 
@@ -82,7 +106,13 @@ def filled_share(model: nn.Module, report: LoadReport, prefix: str = '') -> floa
 
 
 def require_half(model: nn.Module, state: Mapping[str, Tensor], report: LoadReport, source: str) -> None:
-    """Raises :class:`CheckpointError` unless half of the model's parameters are filled, or half of its backbone's."""
+    """Checks that a state dict holds enough to start from.
+
+    Raises:
+        CheckpointError: It fills less than half of the model's parameters and less than half of its backbone's
+            (elements are counted, not tensors), or :func:`require_numbers` raises it.
+    """
+    require_numbers(model, state, source)
     share = filled_share(model, report)
     if share < 0.5 and filled_share(model, report, 'backbone.') < 0.5:
         raise CheckpointError(
@@ -92,9 +122,39 @@ def require_half(model: nn.Module, state: Mapping[str, Tensor], report: LoadRepo
 
 
 def require_complete(model: nn.Module, state: Mapping[str, Tensor], report: LoadReport, source: str) -> None:
-    """Raises :class:`CheckpointError` if a tensor of the model is missing or has another shape."""
+    """Checks that a state dict holds the whole model.
+
+    Raises:
+        CheckpointError: A tensor is missing or has another shape, or :func:`require_numbers` raises it.
+    """
+    require_numbers(model, state, source)
     if report.missing or report.misshaped:
         raise CheckpointError(f'{source} does not fill {type(model).__name__}: {likely_cause(state, model, report)}')
+
+
+def require_numbers(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Checks that the tensors that a model would take hold proper numbers. Floating-point types convert to each other.
+
+    Raises:
+        CheckpointError: Whole numbers or truth values stand for real numbers, or weights are NaN or infinite.
+    """
+    own = model.state_dict()
+    fitting = {name: state[name] for name in compare(own, state).matched}
+    whole = [
+        f'{name}: {tensor.dtype}'
+        for name, tensor in fitting.items()
+        if own[name].is_floating_point() and not tensor.is_floating_point()
+    ]
+    if whole:
+        raise CheckpointError(
+            f'{source} does not hold real numbers in {len(whole)} tensors that need them ({first_few(whole)}): '
+            'convert them to floating point, with their scale if they are quantized'
+        )
+    if spoilt := not_finite(model, fitting):
+        raise CheckpointError(
+            f'{source} holds NaN or infinite numbers in {len(spoilt)} tensors ({first_few(spoilt)}): the training that '
+            'saved it has diverged, or it is damaged; take another checkpoint'
+        )
 
 
 def log_report(model: nn.Module, report: LoadReport, source: str, note: str = '') -> None:

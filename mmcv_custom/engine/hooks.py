@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import mmcv
 from mmengine.fileio import get
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
-from torch import nn
 
-from ..checkpoint import compare, require_complete
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model that a checkpoint holds, without what wraps it for several processes or test-time augmentation."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = cast('nn.Module', model.module)
-    return model
+from ..checkpoint import compare, require_complete, unwrapped
 
 
 @HOOKS.register_module()

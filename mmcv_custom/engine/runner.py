@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..checkpoint import adapt, compare, fill, require_complete
+from ..checkpoint import CheckpointError, adapt, compare, fill, renamed, require_complete
 from ..checkpoint.errors import redacted
 from ..errors import UserError
 from .hooks import unwrapped
@@ -189,14 +190,17 @@ class PortableRunner(Runner):
         """
         checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
         state = checkpoint['state_dict']
-        for pattern, replacement in revise_keys:
-            state = {re.sub(pattern, replacement, name): tensor for name, tensor in state.items()}
         model, source = unwrapped(self.model), redacted(filename)
         complete = strict or self._resuming
+        try:
+            for pattern, replacement in revise_keys:
+                state = renamed(state, partial(re.sub, pattern, replacement))
+            if not complete:
+                state = adapt(state, model.state_dict(), source)
+        except ValueError as error:
+            raise CheckpointError(f'cannot load {source}: {error}') from error
         if complete:
             require_complete(model, state, compare(model.state_dict(), state), source)
-        else:
-            state = adapt(state, model.state_dict(), source)
         if self._resuming:
             require_training(checkpoint, self, source)
         checkpoint['state_dict'] = state

@@ -7,18 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
 
-from ..checkpoint import CheckpointError
-from ..checkpoint.conversion import first_few
+from ..checkpoint import CheckpointError, not_finite, unwrapped
+from ..checkpoint.errors import first_few
 from .finite import FiniteLossHook
-from .hooks import unwrapped
 from .resume import LAST
 
 DRAFT = '.{}.draft'  # the name under which a file is written
@@ -57,18 +54,6 @@ def publish(draft: Path, file: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def not_finite(model: nn.Module, state: dict[str, Any]) -> list[str]:
-    """The tensors of a state dict that hold NaN, or infinity in a parameter; a buffer may hold it on purpose."""
-    parameters = {name for name, _ in model.named_parameters()}
-    return [
-        name
-        for name, tensor in state.items()
-        if torch.is_tensor(tensor)
-        and tensor.is_floating_point()
-        and not (tensor.isfinite() if name.removeprefix('module.') in parameters else ~tensor.isnan()).all()
-    ]
 
 
 def _was_left_out(runner: Runner) -> bool:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseModule, BaseTTAModel
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
 from mmcv_custom import InternImage, PortableRunner
@@ -16,6 +18,7 @@ from mmcv_custom.checkpoint import CheckpointError, convert_state_dict, filling
 from tests.mmcv.test_conversion import official_state, our_model
 
 State = dict[str, Tensor]
+Loader = Callable[..., State]
 
 
 class Detector(BaseModel):
@@ -45,27 +48,27 @@ def bare(state: State) -> State:
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Callable[[Any], State]:
+def load(tmp_path: Path) -> Loader:
     """Loads a content as ``load_from`` does; returns the state of the model."""
 
-    def start(content: Any) -> State:
+    def start(content: Any, strict: bool = False) -> State:
         torch.save(content, tmp_path / 'file.pth')
         options = dict(work_dir=str(tmp_path), experiment_name=tmp_path.name, log_level='ERROR')
-        runner = PortableRunner(Detector(), load_from=str(tmp_path / 'file.pth'), **options)
-        runner.load_or_resume()
+        runner = PortableRunner(Detector(), **options)
+        runner.load_checkpoint(str(tmp_path / 'file.pth'), strict=strict)
         return dict(runner.model.state_dict())
 
     return start
 
 
-def test_the_whole_model(load: Callable[[Any], State], log: list[str]) -> None:
+def test_the_whole_model(load: Loader, log: list[str]) -> None:
     state = weights()
     assert all(torch.equal(state[name], tensor) for name, tensor in load(state).items())
     (line,) = log
     assert line.startswith('loaded 100.0% of Detector from ') and '0 missing, 0 unexpected, 0 misshaped' in line
 
 
-def test_other_classes_are_left_out_and_reported(load: Callable[[Any], State], log: list[str]) -> None:
+def test_other_classes_are_left_out_and_reported(load: Loader, log: list[str]) -> None:
     state = weights(classes=3)
     loaded = load({'state_dict': state})
     assert torch.equal(loaded['head.weight'], state['head.weight']) and len(loaded['classifier.bias']) == 10
@@ -73,7 +76,7 @@ def test_other_classes_are_left_out_and_reported(load: Callable[[Any], State], l
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.', 'model.', 'backbone.'])
-def test_a_backbone_is_enough(prefix: str, load: Callable[[Any], State], log: list[str]) -> None:
+def test_a_backbone_is_enough(prefix: str, load: Loader, log: list[str]) -> None:
     """Under whatever names, although the head is larger. The line counts, with three examples."""
     state = bare(weights())
     loaded = load({'model': {prefix + name: tensor for name, tensor in state.items()}})
@@ -81,14 +84,14 @@ def test_a_backbone_is_enough(prefix: str, load: Callable[[Any], State], log: li
     assert '4 missing (head.weight, head.bias, classifier.weight, ...)' in log[0] and len(log[0]) < 500
 
 
-def test_layer_scale_that_the_file_lacks_is_one(load: Callable[[Any], State], log: list[str]) -> None:
+def test_layer_scale_that_the_file_lacks_is_one(load: Loader, log: list[str]) -> None:
     state = {name: tensor for name, tensor in bare(weights()).items() if 'gamma' not in name}
     factors = [tensor for name, tensor in load(state).items() if 'gamma' in name]
     assert factors and all((factor == 1).all() for factor in factors)
     assert 'has no layer scale: the 10 factors become 1' in log[0]
 
 
-def test_less_than_half_is_an_error(load: Callable[[Any], State]) -> None:
+def test_less_than_half_is_an_error(load: Loader) -> None:
     state = weights()
     kept = {name: state[name] for name in state if name.startswith(('backbone.levels.0.', 'classifier.'))}
     with pytest.raises(
@@ -100,9 +103,114 @@ def test_less_than_half_is_an_error(load: Callable[[Any], State]) -> None:
         load(other)
 
 
+FLOATS = (torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+@pytest.mark.parametrize('dtype', FLOATS, ids=str)
+def test_real_numbers_of_other_types_are_converted(dtype: torch.dtype, load: Loader, log: list[str]) -> None:
+    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in weights().items()}
+    loaded = load(state)
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in state.items())
+    coarse = f'its numbers are as coarse as {dtype}'
+    assert log[0].endswith(coarse) == (dtype.itemsize == 1)
+
+
+@pytest.mark.parametrize('strict', [False, True])
+@pytest.mark.parametrize('dtype', [torch.int8, torch.int64, torch.uint16, torch.bool], ids=str)
+def test_whole_numbers_are_no_weights(dtype: torch.dtype, strict: bool, load: Loader) -> None:
+    """They are quantized perhaps, and would be taken as they are."""
+    state = weights()
+    state['head.weight'] = state['head.weight'].abs().to(dtype)
+    message = rf'file.pth does not hold real numbers in 1 tensors that need them \(head.weight: {dtype}\)'
+    with pytest.raises(CheckpointError, match=message):
+        load(state, strict)
+
+
+@pytest.mark.parametrize('strict', [False, True])
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float8_e5m2], ids=str)
+def test_weights_must_be_finite(value: float, dtype: torch.dtype, strict: bool, load: Loader) -> None:
+    state = weights()
+    state['head.weight'][3, 5] = value
+    state['head.weight'] = state['head.weight'].to(dtype)
+    with pytest.raises(CheckpointError, match=r'file.pth holds NaN or infinite numbers in 1 tensors \(head.weight\)'):
+        load(state, strict)
+
+
+def test_what_the_model_does_not_take_may_be_anything(load: Loader) -> None:
+    odd = {'unknown': torch.full((2,), float('nan')), 'classifier.bias': torch.full((3,), float('nan'))}
+    load(weights() | odd)
+
+
+def test_revised_names_hide_none(tmp_path: Path) -> None:
+    file = str(tmp_path / 'a.pth')
+    torch.save({f'old.{name}': tensor for name, tensor in weights().items()} | {'head.bias': torch.ones(1500)}, file)
+    runner = PortableRunner(Detector(), work_dir=str(tmp_path), experiment_name=tmp_path.name, log_level='ERROR')
+    with pytest.raises(CheckpointError, match=f'cannot load {file}: several tensors would be called head.bias'):
+        runner.load_checkpoint(file, revise_keys=[(r'^old\.', '')])
+    runner.load_checkpoint(file, revise_keys=[(r'^head\.bias', 'none'), (r'^old\.', '')])
+    block = 'levels.0.blocks.0.'
+    torch.save(bare(weights()) | {block + 'layer_scale1': torch.ones(16)}, file)
+    with pytest.raises(CheckpointError, match=f'cannot load {file}: several tensors would be called {block}gamma1'):
+        runner.load_checkpoint(file)
+
+
+# --- where MMEngine fills models by itself ----------------------------------------------------------------------------
+
+
+class Part(BaseModule):
+    def __init__(self, **init_cfg: Any) -> None:
+        super().__init__(dict(type='Pretrained', **init_cfg))
+        self.layer = nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize('prefix', [None, 'neck.'])
+def test_init_cfg_of_a_part(prefix: str | None, tmp_path: Path) -> None:
+    names = [f'{prefix or ""}layer.{name}' for name in ('weight', 'bias')]
+    file = str(tmp_path / 'a.pth')
+    torch.save(dict(zip(names, (torch.ones(3, 3), torch.ones(3)), strict=True)), file)
+    part = Part(checkpoint=file, prefix=prefix)
+    part.init_weights()
+    assert (part.layer.weight == 1).all()
+
+    torch.save({names[1]: torch.ones(3), 'neck.other': torch.ones(9)}, file)
+    with pytest.raises(CheckpointError, match=rf'{file} holds only 25% of the parameters of Part: 1 tensors are miss'):
+        Part(checkpoint=file, prefix=prefix).init_weights()
+
+
+class Wrapper(BaseTTAModel):
+    """A model for test-time augmentation, of which a checkpoint holds the inner one."""
+
+    def merge_preds(self, data_samples_list: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize('strict', [False, True])
+def test_load_checkpoint_of_mmengine(strict: bool, tmp_path: Path, log: list[str]) -> None:
+    """On which mmdet.apis.init_detector, mmseg.apis.init_model and the inferencers stand."""
+    file = str(tmp_path / 'a.pth')
+    state = weights(classes=3)
+    torch.save({'state_dict': state, 'meta': {}}, file)
+    model = Wrapper(Detector())
+    if strict:
+        with pytest.raises(CheckpointError, match=f'{file} does not fill Detector: .*classifier.weight'):
+            load_checkpoint(model, file, strict=True)
+    else:  # other classes
+        load_checkpoint(model, file)
+        assert torch.equal(model.module.head.weight, state['head.weight'])
+        assert '2 misshaped (classifier.weight, classifier.bias)' in log[0]
+    torch.save({name: state[name] for name in state if name.startswith('classifier')}, file)
+    with pytest.raises(CheckpointError, match=f'{file} holds only 0% of the parameters of Detector'):
+        load_checkpoint(model, file)
+    spoilt = {name: tensor * float('nan') for name, tensor in state.items()}
+    with pytest.raises(CheckpointError, match='the state dict holds NaN'):
+        mmengine_checkpoint.load_state_dict(model, spoilt)
+
+
 def test_the_published_segformer_starts_an_upernet() -> None:
     """As the configs of Cityscapes ask for: it fills the backbone alone."""
     state = convert_state_dict(official_state('segformer_internimage_l_512x1024_160k_mapillary2cityscapes'))
+    state = {name: torch.zeros(1).expand(tensor.shape) for name, tensor in state.items()}
     model = our_model('segmentation/cityscapes/internimage-l_upernet_8xb2-160k_mapillary-cityscapes-512x1024')
     report = filling.compare(model.state_dict(), state)
     filling.require_half(model, state, report, 'segformer')
