@@ -99,6 +99,6 @@ def test_run_lengths_are_read_as_pycocotools_writes_them() -> None:
     ]
     strings = [run_lengths.encode(pixels)['counts'].decode() for pixels in masks]
     assert compressed_sums(strings).tolist() == [[pixels.size, pixels.sum()] for pixels in masks]
-    malformed = ['', 'o', '~', '€', 'O', 'o' * 9 + '0']
-    assert compressed_sums([*malformed, strings[0]])[:, 0].tolist() == [-1] * 6 + [masks[0].size]
+    malformed = ['', 'o', '~', '€', 'O', 'O2', 'o' * 9 + '0']
+    assert compressed_sums([*malformed, strings[0]])[:, 0].tolist() == [-1] * 7 + [masks[0].size]
     assert compressed_sums([]).tolist() == []

@@ -313,6 +313,13 @@ def test_few_or_small_boxes_are_no_corners_and_not_normalised(tmp_path: Path, bo
     assert not check(tmp_path, data).failed
 
 
+def test_a_wrong_size_of_an_image_is_named_once(tmp_path: Path) -> None:
+    data = plain()
+    first(data)['segmentation'] = dict(size=[HEIGHT, WIDTH], counts=FULL)
+    data['images'][0].update(width=-1)
+    assert check(tmp_path, data, 'val').kinds() == {'image size'}
+
+
 def test_all_objects_and_not_one_decide_on_corners(tmp_path: Path) -> None:
     data = plain()
     for item in data['annotations'][:4]:
