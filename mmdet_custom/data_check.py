@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from mmengine.registry import DATASETS
 
-from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm, class_of
+from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm, class_of, silence
+from mmcv_custom.datasets.contexts import no_garbage_collection
 from mmcv_custom.datasets.images import MASKS, sample
 from mmcv_custom.datasets.loading import Loading
 
@@ -40,9 +41,11 @@ class DetectionCheck(DatasetCheck):
 
     def conservation(self) -> None:
         """Builds the dataset, compares it with its files, and loads a sample of its images."""
+        # No pipeline: the images are loaded below. Not serialized: this takes time and memory.
+        dataset = self.source.build(pipeline=[], serialize_data=False, lazy_init=True)
         try:
-            # No pipeline: the images are loaded below. Not serialized: this takes time and memory.
-            dataset = self.source.build(pipeline=[], serialize_data=False, lazy_init=False)
+            with silence(), no_garbage_collection():
+                dataset.full_init()
         except Exception as problem:  # what a dataset class raises on damaged data can be anything
             self._fails('dataset cannot be built', f'{self.source.key}: {in_words(problem)}')
             return

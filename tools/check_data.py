@@ -18,7 +18,6 @@ from mmcv_custom.cli import (
     mistakes_in_one_line,
     new_folder,
     read_config,
-    user_errors_in_one_line,
 )
 from mmcv_custom.cli.terminal import quiet_terminal
 from mmcv_custom.datasets import check_datasets, fix_datasets
@@ -43,20 +42,19 @@ def main() -> None:
     for folder, option in ((args.fix, '--fix'), (args.show, '--show')):
         if folder is not None:
             new_folder(folder, option)
-    report = check_datasets(cfg, splits, args.full)
-    if args.show:
-        with mistakes_in_one_line(cfg, args.debug):
+    with mistakes_in_one_line(cfg, args.debug):
+        report = check_datasets(cfg, splits, args.full)
+        if args.show:
             draw_samples(cfg, args.show, splits[0])
+        repairs = fix_datasets(cfg, splits, args.fix) if args.fix else []
     if args.json:
-        print(json.dumps(report.to_dict(), indent=1))
+        print(json.dumps({**report.to_dict(), 'repairs': repairs}, indent=1))
     else:
         for line in report.error_lines():
             print(f'error: {line}', file=sys.stderr)
         print(f'data check {"failed" if report.failed else "passed"}: {report.summary()}')
-    if args.fix:
-        with user_errors_in_one_line():
-            lines = fix_datasets(cfg, splits, args.fix)
-        print('\n'.join(lines or ['nothing to repair that has one right answer']))
+        if args.fix:
+            print('\n'.join(repairs or ['nothing to repair that has one right answer']))
     sys.exit(int(report.failed))
 
 

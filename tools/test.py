@@ -60,8 +60,6 @@ def main() -> None:
     if args.show_dir:
         make_folder(args.show_dir, '--show-dir')
     check_outputs(cfg, 'test')
-    if not args.skip_data_check:
-        check_data(cfg, 'test')
     hooks = [dict(type='CompleteCheckpointHook')]
     if args.show_dir:
         hooks.append(dict(type='PictureHook', out_dir=args.show_dir))
@@ -72,6 +70,8 @@ def main() -> None:
         cfg.test_evaluator = [*metrics, dict(type=dumper, out_file_path=args.out)]
 
     with mistakes_in_one_line(cfg, args.debug):
+        if not args.skip_data_check:
+            check_data(cfg, 'test')
         runner = build_runner(cfg)
         add_terminal_hooks(runner)
         runner.test()

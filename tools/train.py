@@ -66,10 +66,10 @@ def main() -> None:
     match_annotation_files(cfg, 'val')
     check_initial_weights(cfg)
     check_outputs(cfg, 'train')
-    if not args.skip_data_check:
-        check_data(cfg, 'train', 'val')
 
     with mistakes_in_one_line(cfg, args.debug):
+        if not args.skip_data_check:
+            check_data(cfg, 'train', 'val')
         runner = build_runner(cfg)
         add_terminal_hooks(runner)
         runner.train()
