@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch.optim import SGD, Optimizer
 
-from ..checkpoint import CheckpointError, load_safely, named_tensors
-from ..checkpoint.conversion import first_few
+from ..checkpoint import CheckpointError, load_safely
+from ..checkpoint.errors import one_line
+from .optimizer_state import is_number, optimizer_problems
 
 LAST = 'last_checkpoint'  # the file in which MMEngine notes the path of the newest checkpoint
 _SAVED = re.compile(r'(epoch|iter)_(\d+)\.pth')
 _MESSAGES = ('log_scalars', 'runtime_info', 'resumed_keys')
-# The entries of an optimizer's state that have the shape of their parameter.
-_PARAMETER_SHAPED = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'momentum_buffer', 'square_avg')
 
 
 def newest_checkpoint(work_dir: str) -> str | None:
@@ -71,11 +69,18 @@ def _candidates(work_dir: Path, skipped: list[str]) -> Iterator[Path]:
     yield from sorted(numbers, key=lambda file: (numbers[file] < newest, numbers[file]), reverse=True)
 
 
+def scheduled_options(schedulers: Any) -> set[str]:
+    """The options of optimizers that schedulers change, such as ``'lr'``."""
+    parts = schedulers.values() if isinstance(schedulers, Mapping) else [schedulers or []]
+    return {scheduler.param_name for part in parts for scheduler in part}
+
+
 def require_training(checkpoint: Mapping[str, Any], runner: Runner, source: str) -> None:
     """Raises :class:`CheckpointError` unless a runner's training can go on from a checkpoint.
 
     Needed are a plausible iteration and epoch, the message hub, the state of every optimizer with the config's
-    parameter groups, and that of every scheduler. :func:`mmcv_custom.checkpoint.fill` judges the weights.
+    parameter groups (:mod:`.optimizer_state`), and that of every scheduler. The weights are judged by
+    :func:`mmcv_custom.checkpoint.fill`.
     """
     if 'message_hub' not in checkpoint:
         problems = ['it holds weights, but no training by MMEngine that could go on']
@@ -83,7 +88,7 @@ def require_training(checkpoint: Mapping[str, Any], runner: Runner, source: str)
         problems = [
             *_progress_problems(checkpoint['meta'], runner),
             *_message_problems(checkpoint['message_hub']),
-            *_optimizer_problems(checkpoint.get('optimizer'), runner),
+            *optimizer_problems(checkpoint.get('optimizer'), runner.optim_wrapper, runner.model),
             *_scheduler_problems(checkpoint.get('param_schedulers'), runner.param_schedulers),
         ]
     if problems:
@@ -102,67 +107,21 @@ def _progress_problems(meta: Mapping[str, Any], runner: Runner) -> Iterator[str]
             yield f'its meta should count {key} from 0, but holds {value!r}'
         elif limit is not None and value > limit:
             yield f'it is at {key} {value}, but the config trains up to {limit}'
+    seed = meta.get('seed')
+    if seed is not None and not (type(seed) is int and 0 <= seed < 2**32):
+        yield f'its meta holds the seed {one_line(repr(seed), 50)}, expected a whole number from 0 to 2^32 - 1'
 
 
 def _message_problems(hub: Any) -> Iterator[str]:
     if not isinstance(hub, dict) or not all(isinstance(hub.get(key), dict) for key in _MESSAGES):
         yield f'its message_hub does not hold {", ".join(_MESSAGES)}'
-
-
-def _optimizer_problems(saved: Any, runner: Runner) -> Iterator[str]:
-    wrapper = runner.optim_wrapper
-    names = {id(parameter): name for name, parameter in runner.model.named_parameters()}
-    if not isinstance(saved, Mapping):
-        yield 'it holds no optimizer (the best_*.pth and what save_optimizer=False saves are for tests)'
-    elif isinstance(wrapper, OptimWrapper) and hasattr(wrapper, 'optimizer'):
-        yield from _state_problems(saved, wrapper.optimizer, names, 'its optimizer')
-    else:  # an OptimWrapperDict
-        for key, part in wrapper.items():
-            yield from _state_problems(saved.get(key), part.optimizer, names, f'its optimizer {key}')
-
-
-def _state_problems(saved: Any, optimizer: Optimizer, names: Mapping[int, str], what: str) -> Iterator[str]:
-    """What keeps an optimizer from going on from a saved state. ``names`` are those of the parameters, by id."""
-    try:
-        groups = [
-            (list(group['params']), float(group['lr']), group.get('param_names')) for group in saved['param_groups']
-        ]
-        states = {index: named_tensors(state) for index, state in saved['state'].items()}
-    except (KeyError, TypeError, AttributeError, ValueError) as problem:
-        yield f'{what} is damaged ({type(problem).__name__}: {problem})'
         return
-    sizes = [len(indices) for indices, *_ in groups]
-    own = [len(group['params']) for group in optimizer.param_groups]
-    if sizes != own:
-        yield (
-            f'{what} has {len(sizes)} parameter groups with {sum(sizes)} tensors, not the sizes of the '
-            f"config's {len(own)} with {sum(own)}"
-        )
-        return
-    for (_, _, listed), group in zip(groups, optimizer.param_groups, strict=True):
-        if listed is not None and listed != group.get('param_names', listed):
-            yield f"{what} has other tensors in a parameter group than the config's"
-            return
-    indices = [index for group, *_ in groups for index in group]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
-    trained, absent, misshaped = 0, [], []
-    for index, parameter in zip(indices, parameters, strict=True):
-        state = states.get(index, {})
-        name = names.get(id(parameter), f'parameter {index}')
-        if any(key in state and state[key].shape != parameter.shape for key in _PARAMETER_SHAPED):
-            misshaped.append(name)
-        if parameter.requires_grad:
-            trained += 1
-            absent += [] if state else [name]
-    if misshaped:
-        yield f'{what} has states of another shape for {len(misshaped)} tensors ({first_few(misshaped)})'
-    stateless = isinstance(optimizer, SGD) and not any(group['momentum'] for group in optimizer.param_groups)
-    if absent and not stateless:
-        lacking = f'{what} has no state for {len(absent)} of {trained} trained tensors ({first_few(absent)})'
-        if len(absent) > trained / 2:
-            yield lacking
-        else:  # these had no gradients yet, perhaps
-            print_log(f'{lacking}; they start anew', 'current', logging.WARNING)
+    for key in _MESSAGES:
+        if odd := [name for name in hub[key] if not isinstance(name, str)]:
+            yield f'its message_hub has {one_line(repr(odd[0]), 50)} among the names in {key}, expected texts'
+    for name, value in hub['runtime_info'].items():
+        if str(name).startswith('best_score') and not is_number(value):
+            yield f'its message_hub holds {name} {one_line(repr(value), 50)}, expected a number'
 
 
 def _scheduler_problems(saved: Any, schedulers: Any) -> Iterator[str]:
@@ -178,3 +137,21 @@ def _scheduler_problems(saved: Any, schedulers: Any) -> Iterator[str]:
     for index, (state, expected) in enumerate(zip(saved or [], own, strict=True)):
         if not isinstance(state, Mapping) or state.keys() != expected.keys():
             yield f"its param_schedulers[{index}] is of another kind than the config's"
+            continue
+        for key, value in state.items():
+            if not _is_like(value, expected[key]):
+                values = f'{one_line(repr(value), 50)}, expected a value like {one_line(repr(expected[key]), 50)}'
+                yield f'its param_schedulers[{index}] has the {key} {values}'
+
+
+def _is_like(value: Any, own: Any) -> bool:
+    """Whether a scheduler that has the value ``own`` can work with another one. Texts are options of the config."""
+    if isinstance(own, str):
+        return bool(value == own)
+    if is_number(own):
+        return is_number(value)
+    if isinstance(own, list | tuple):
+        return type(value) is type(own) and len(value) == len(own) and all(map(_is_like, value, own))
+    if isinstance(own, Counter):  # milestones
+        return type(value) is Counter and all(map(is_number, [*value, *value.values()]))
+    return type(value) is type(own)

@@ -25,8 +25,9 @@ from ..checkpoint import CheckpointError, adapt, compare, fill, renamed, require
 from ..checkpoint.errors import redacted
 from ..errors import UserError
 from .hooks import unwrapped
+from .optimizer_state import use_options_of_config
 from .pipeline import name_images
-from .resume import newest_checkpoint, require_training
+from .resume import newest_checkpoint, require_training, scheduled_options
 from .saving import DRAFT, SafeCheckpointHook, in_main_process, publish
 
 # The environment variables in which each launcher puts rank, number of processes and rank within the machine.
@@ -203,6 +204,7 @@ class PortableRunner(Runner):
             require_complete(model, state, compare(model.state_dict(), state), source)
         if self._resuming:
             require_training(checkpoint, self, source)
+            use_options_of_config(checkpoint['optimizer'], self.optim_wrapper, scheduled_options(self.param_schedulers))
         checkpoint['state_dict'] = state
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)  # may exchange the weights
         fill(model, checkpoint['state_dict'], source, complete)

@@ -210,7 +210,7 @@ def test_load_checkpoint_of_mmengine(strict: bool, tmp_path: Path, log: list[str
 def test_the_published_segformer_starts_an_upernet() -> None:
     """As the configs of Cityscapes ask for: it fills the backbone alone."""
     state = convert_state_dict(official_state('segformer_internimage_l_512x1024_160k_mapillary2cityscapes'))
-    state = {name: torch.zeros(1).expand(tensor.shape) for name, tensor in state.items()}
+    state = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in state.items()}
     model = our_model('segmentation/cityscapes/internimage-l_upernet_8xb2-160k_mapillary-cityscapes-512x1024')
     report = filling.compare(model.state_dict(), state)
     filling.require_half(model, state, report, 'segformer')

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmcv_custom.checkpoint import UNSAFE_LOAD_VARIABLE, CheckpointError, load_safely
-from mmcv_custom.engine import resume
+from mmcv_custom.engine import optimizer_state, resume
 from tests.mmcv.tiny_training import runner
 
 Content = dict[str, Any]
@@ -51,7 +51,11 @@ def put(value: Any, *path: Any) -> Callable[[Content], None]:
     return change
 
 
+NAN = float('nan')
 ADAM = ('optimizer', 'state', 0, 'exp_avg')
+STEP = ('optimizer', 'state', 0, 'step')
+GROUP = ('optimizer', 'param_groups', 0)
+INFO = ('message_hub', 'runtime_info')
 INCOMPLETE: dict[str, tuple[Callable[[Content], None], str]] = {
     'no weights': (put({}, 'state_dict'), 'cannot load .*: it holds no weights: its state dict is empty'),
     'half of them': (
@@ -82,13 +86,41 @@ INCOMPLETE: dict[str, tuple[Callable[[Content], None], str]] = {
     'no parameter groups': (
         put([], 'optimizer', 'param_groups'), "has 0 parameter groups with 0 tensors, not .* config's 1 with 4",
     ),
-    'no learning rate': (drop('optimizer', 'param_groups', 0, 'lr'), "its optimizer is damaged .*'lr'"),
+    'no learning rate': (drop('optimizer', 'param_groups', 0, 'lr'), "its optimizer has lr None in parameter group 0"),
     'moments of another shape': (
-        put(torch.ones(7), *ADAM), r'states of another shape for 1 tensors \(backbone.weight\)',
+        put(torch.ones(7), *ADAM), r'has 1 states that are of another shape or not finite \(backbone.weight: exp_avg\)',
     ),
     'moments without values': (
         put(torch.empty(3, 3, device='meta'), *ADAM), 'its optimizer is damaged .*exp_avg: on the meta device',
     ),
+    'no moments': (drop(*ADAM), r'its optimizer keeps exp_avg_sq, step for backbone.weight, .*AdamW exp_avg, exp'),
+    'moments of truth values': (put(torch.ones(3, 3) > 0, *ADAM), r'not finite \(backbone.weight: exp_avg\)'),
+    'moments that are NaN': (put(torch.full((3, 3), NAN), *ADAM), r'not finite \(backbone.weight: exp_avg\)'),
+    'moments are a number': (put(0, *ADAM), r'not finite \(backbone.weight: exp_avg\)'),
+    'an empty step': (put(torch.empty(0), *STEP), r'not finite \(backbone.weight: step\)'),
+    'a negative step': (put(torch.tensor(-5.0), *STEP), r'not finite \(backbone.weight: step\)'),
+    'no step': (drop(*STEP), 'its optimizer keeps exp_avg, exp_avg_sq for backbone.weight'),
+    'text for a learning rate': (put('abc', *GROUP, 'lr'), "its optimizer has lr 'abc' in parameter group 0"),
+    'a learning rate of NaN': (put(NAN, *GROUP, 'lr'), 'its optimizer has lr nan in parameter group 0'),
+    'no weight decay': (put(None, *GROUP, 'weight_decay'), 'its optimizer has weight_decay None in parameter group 0'),
+    'a parameter twice': (put([0, 0, 1, 2], *GROUP, 'params'), 'its parameters are not numbered'),
+    'lists for parameters': (put([[0], [1], [2], [3]], *GROUP, 'params'), 'its parameters are not numbered'),
+    'a number for names': (put(5, *GROUP, 'param_names'), 'its optimizer is damaged'),
+    'text for a seed': (put('abc', 'meta', 'seed'), "its meta holds the seed 'abc', expected a whole number"),
+    'a seed of 71 bits': (put(2**70, 'meta', 'seed'), 'its meta holds the seed 1180591620717411303424, expected'),
+    'a negative seed': (put(-1, 'meta', 'seed'), 'its meta holds the seed -1'),
+    'a number among messages': (put(2, *INFO, 1), 'its message_hub has 1 among the names in runtime_info, expec'),
+    'nothing among messages': (put(2, 'message_hub', 'log_scalars', None), 'has None among the names in log_scalars'),
+    'text for a score': (put('abc', *INFO, 'best_score'), "its message_hub holds best_score 'abc', expected a number"),
+    'text for a step of a schedule': (
+        put('a', 'param_schedulers', 0, 'last_step'), r"its param_schedulers\[0\] has the last_step 'a', expected a val",
+    ),
+    'a schedule of something else': (
+        put('params', 'param_schedulers', 0, 'param_name'), r"\[0\] has the param_name 'params', .* like 'lr'",
+    ),
+    'values for fewer groups': (put([], 'param_schedulers', 1, 'base_values'), r'\[1\] has the base_values \[\], exp'),
+    'text for values': (put(['a'], 'param_schedulers', 1, 'base_values'), r"\[1\] has the base_values \['a'\], exp"),
+    'list for milestones': (put([9], 'param_schedulers', 1, 'milestones'), r'\[1\] has the milestones \[9\], expected'),
     'no schedulers': (drop('param_schedulers'), 'it holds no param_schedulers, the config has 2'),
     'a scheduler less': (drop('param_schedulers', 0), 'it holds 1 param_schedulers, the config has 2'),
     'empty schedulers': (put([{}, {}], 'param_schedulers'), r'its param_schedulers\[0\] is of another kind'),
@@ -138,10 +170,80 @@ def test_an_optimizer_without_state_goes_on(tmp_path: Path) -> None:
         momentum.train()
 
 
+@pytest.mark.parametrize('kind, state', [('SGD', 'momentum_buffer'), ('RMSprop', 'square_avg, step')])
+def test_another_optimizer_is_named(kind: str, state: str, trained: Path, tmp_path: Path) -> None:
+    other = dict(type=kind, lr=0.1, momentum=0.9) if kind == 'SGD' else dict(type=kind, lr=0.1)
+    wrapper = dict(optim_wrapper=dict(optimizer=other))
+    training = runner(tmp_path, 5, resume=True, load_from=str(trained / 'iter_4.pth'), **wrapper)
+    with pytest.raises(
+        CheckpointError, match=f"keeps exp_avg, .* for backbone.weight, the config's {kind} {state}: it is"
+    ):
+        training.train()
+    runner(tmp_path / 'own', 1, **wrapper).train()
+    resumed = runner(tmp_path / 'own', 2, resume=True, **wrapper)
+    resumed.train()
+    assert resumed.iter == 2
+
+
+@pytest.mark.parametrize(
+    'options', [dict(amsgrad=True), dict(type='NAdam'), dict(type=torch.optim.Adafactor), dict(type='Adagrad')]
+)
+def test_every_optimizer_of_torch_goes_on(options: dict, tmp_path: Path) -> None:
+    wrapper = dict(optim_wrapper=dict(optimizer=dict(dict(type='AdamW', lr=0.1), **options)))
+    runner(tmp_path, 1, **wrapper).train()
+    resumed = runner(tmp_path, 2, resume=True, **wrapper)
+    resumed.train()
+    assert resumed.iter == 2
+
+
+def test_options_are_those_of_the_config(trained: Path, tmp_path: Path) -> None:
+    """A file cannot turn the training around, and one of AdamW does not make AdamW of Adam."""
+    content = load_safely(trained / 'iter_4.pth')
+    (saved,) = content['optimizer']['param_groups']
+    saved.update(maximize=True, amsgrad=True, betas='ab', differentiable=True, lr=0.25, weight_decay=0.5)
+    del saved['eps']
+    torch.save(content, tmp_path / 'odd.pth')
+    optimizer = dict(optimizer=dict(type='Adam', lr=0.1, betas=(0.5, 0.9)))
+    training = runner(
+        tmp_path,
+        5,
+        resume=True,
+        load_from=str(tmp_path / 'odd.pth'),
+        optim_wrapper=optimizer,
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=2),
+            dict(type='CosineAnnealingMomentum', eta_min=0.1, T_max=9, by_epoch=False),
+        ],
+    )
+    with pytest.raises(CheckpointError, match=r'param_schedulers\[1\] is of another kind'):
+        training.train()
+    training = runner(tmp_path, 5, resume=True, load_from=str(tmp_path / 'odd.pth'), optim_wrapper=optimizer)
+    training.load_or_resume()
+    (group,) = training.optim_wrapper.optimizer.param_groups
+    assert (group['lr'], group['weight_decay'], group['eps'], group['betas']) == (0.25, 0.5, 1e-8, (0.5, 0.9))
+    assert not group['maximize'] and not group['amsgrad'] and not group['differentiable']
+    assert not group.get('decoupled_weight_decay')
+    training.train()
+    assert training.iter == 5
+
+
+def test_scheduled_momentum_goes_on(tmp_path: Path) -> None:
+    options = dict(
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
+        param_scheduler=[dict(type='LinearMomentum', start_factor=0.1, by_epoch=False, end=9)],
+    )
+    first = runner(tmp_path, 3, **options)
+    first.train()
+    resumed = runner(tmp_path, 4, resume=True, **options)
+    resumed.load_or_resume()
+    one, other = (training.optim_wrapper.optimizer.param_groups[0]['momentum'] for training in (first, resumed))
+    assert one == other != 0.9
+
+
 def test_a_few_tensors_without_state_start_anew(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may have had no gradients yet. The log names them."""
     lines: list[str] = []
-    monkeypatch.setattr(resume, 'print_log', lambda text, *_: lines.append(text))
+    monkeypatch.setattr(optimizer_state, 'print_log', lambda text, *_: lines.append(text))
     content = load_safely(trained / 'iter_4.pth')
     del content['optimizer']['state'][0]
     torch.save(content, tmp_path / 'odd.pth')
