@@ -33,7 +33,9 @@ PARTS = {
     'mmengine_setup': {'checkpoint', 'registry'},
     'zoo': set(),
     'doctor': set(),
-    'cli': {'checkpoint', 'datasets', 'engine', 'errors'},
+    'old_configs': {'errors', 'models', 'zoo'},
+    'cli': {'checkpoint', 'datasets', 'engine', 'errors', 'old_configs'},
+    'new_config': {'cli', 'errors', 'zoo'},
     '__init__': {'checkpoint', 'engine', 'mmengine_setup', 'models'},
     '__main__': {'cli', 'zoo'},
 }

@@ -17,6 +17,7 @@ from mmcv_custom.cli import (
     fail,
     mistakes_in_one_line,
     new_folder,
+    print_errors,
     read_config,
 )
 from mmcv_custom.cli.terminal import quiet_terminal
@@ -50,8 +51,7 @@ def main() -> None:
     if args.json:
         print(json.dumps({**report.to_dict(), 'repairs': repairs}, indent=1))
     else:
-        for line in report.error_lines():
-            print(f'error: {line}', file=sys.stderr)
+        print_errors(report)
         print(f'data check {"failed" if report.failed else "passed"}: {report.summary()}')
         if args.fix:
             print('\n'.join(repairs or ['nothing to repair that has one right answer']))

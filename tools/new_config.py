@@ -13,7 +13,16 @@ from tempfile import TemporaryDirectory
 
 from mmengine.config import Config
 
-from mmcv_custom.cli import Parser, fail, make_folder, user_errors_in_one_line
+from mmcv_custom.cli import (
+    Parser,
+    fail,
+    make_folder,
+    mistakes_in_one_line,
+    print_errors,
+    user_errors_in_one_line,
+)
+from mmcv_custom.cli.terminal import quiet_terminal
+from mmcv_custom.datasets import Report, check_datasets
 from mmcv_custom.new_config import (
     Base,
     Data,
@@ -61,6 +70,7 @@ def new_parser() -> Parser:
 
 def main() -> None:
     args = new_parser().parse_args()
+    quiet_terminal(debug=False)
     for argument, values, least in (
         ('--batch-size', [args.batch_size], 1),
         ('--gpus', [args.gpus], 1),
@@ -85,15 +95,20 @@ def main() -> None:
     out = Path(args.out or folder / f'my_{data.name if data else Path(args.old).stem}.py')
     check_new(out)
     cfg = read_draft(draft, out)
-    # The data check goes here, before anything is written.
+    with mistakes_in_one_line(cfg):
+        report = check_datasets(cfg, list(data.splits)) if data else Report()
     write(draft, out)
     facts = list(draft.notes)
     if data:
         names = ', '.join(data.classes[:20]) + (' ...' if len(data.classes) > 20 else '')
         facts = [f'{len(data.classes)} classes: {names}', *facts, length_of(cfg, data.splits['train'].count, args.gpus)]
+        facts += [] if report.failed else [f'data check passed: {report.summary()}']
     facts += [f'not carried over: {note}' for note in wishes.notes]
     print(f'{out} written: {base.title}', *(f'- {fact}' for fact in facts), 'Next:', sep='\n')
     print(*(f'    {command}' for command in commands(cfg, out, args.gpus, wishes.amp)), sep='\n')
+    if report.failed:
+        print_errors(report)
+        fail(f'the data have errors, see above; repair them, or try tools/check_data.py {out} --fix DIR')
 
 
 def read_data(base: Base, args: argparse.Namespace, paths: dict, wishes: Translation) -> Data | None:

@@ -21,7 +21,7 @@ from .configs import (
     read_config,
     use_tta,
 )
-from .data import check_data
+from .data import check_data, print_errors
 from .messages import did_you_mean, fail, in_words, table, user_errors_in_one_line
 from .pictures import draw_samples
 from .running import build_runner, mistakes_in_one_line
@@ -50,6 +50,7 @@ __all__ = [
     'new_folder',
     'new_parser',
     'newest_checkpoint',
+    'print_errors',
     'read_config',
     'table',
     'use_tta',

@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from ..datasets import sources
 from ..engine.resume import newest_checkpoint as find_newest_checkpoint
 from ..engine.runner import LauncherError, export_rank
+from ..old_configs import old_config_hint
 from .arguments import check_output_file, existing_file, make_folder
 from .messages import did_you_mean, fail, in_words, user_errors_in_one_line
 
@@ -69,7 +70,9 @@ def read_config(path: str, overrides: dict | None = None, debug: bool = False) -
     except (Exception, SystemExit) as problem:  # a config is a program: it can do anything
         if debug:
             raise
-        fail(f'cannot read config {path}: {in_words(problem)}')
+        fail(old_config_hint(path) or f'cannot read config {path}: {in_words(problem)}')
+    if hint := old_config_hint(path, cfg):
+        fail(hint)
     known = {*cfg, *RUNNER_KEYS, *parameters_of(Runner)}
     for key in overrides:
         if key.startswith('custom_imports') or key == 'launcher':  # MMEngine has imported what the file says

@@ -9,8 +9,14 @@ from mmengine.config import Config
 
 from ops_dcnv3 import __version__
 
-from ..datasets import Cache, check_datasets, key_of
+from ..datasets import Cache, Report, check_datasets, key_of
 from .messages import fail
+
+
+def print_errors(report: Report) -> None:
+    """Prints the errors of a report on stderr, one line each."""
+    for line in report.error_lines():
+        print(f'error: {line}', file=sys.stderr)
 
 
 def check_data(cfg: Config, *splits: str) -> None:
@@ -30,8 +36,7 @@ def check_data(cfg: Config, *splits: str) -> None:
     if summary is None:
         report = check_datasets(cfg, used)
         if report.failed:
-            for line in report.error_lines():
-                print(f'error: {line}', file=sys.stderr)
+            print_errors(report)
             fail(
                 f'the data of {cfg.filename} have errors, see above; tools/check_data.py --fix DIR repairs some, '
                 '--skip-data-check goes on with the data as they are'

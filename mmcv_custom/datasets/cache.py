@@ -55,7 +55,8 @@ def key_of(cfg: Config, splits: Collection[str], full: bool, version: str) -> st
     """
     digest = hashlib.sha256()
     parts = [cfg.get(f'{split}_{part}') for split in sorted(splits) for part in ('dataloader', 'evaluator')]
-    digest.update(json.dumps([version, full, cfg.get('default_scope'), parts], default=repr).encode())
+    parts += [cfg.get('default_scope'), cfg.get('model')]  # the ignored label is an option of losses
+    digest.update(json.dumps([version, full, parts], default=repr).encode())
     for split in sorted(splits):
         for source in sources(cfg, split):
             for path in source.paths():

@@ -14,10 +14,9 @@ from mmengine.config import Config
 
 from .. import zoo
 from ..errors import UserError
-from . import pipelines
 from .bases import Base, class_edits
 from .data import Data
-from .pipelines import Variables
+from .pipelines import NAMES, Variables, detection, fitting_crop, segmentation
 from .source import Code, assignment, expression, extended
 
 # The order of a config's settings; what is not named here comes last.
@@ -117,14 +116,14 @@ def _detection(base: Base, data: Data, options: Options, notes: list[str]) -> tu
     if replaced:
         dataset = dict(type='CocoDataset', **dataset)
     variables = [('data_root', data.root), ('classes', data.classes), ('dataset', dataset)]
-    variables += pipelines.detection(base, options.size, options.resizes, replaced, notes)
+    variables += detection(base, options.size, options.resizes, replaced, notes)
     settings: dict[str, Any] = {}
     for split, files in data.splits.items():
         files_of_split: dict[str, Any] = dict(
             ann_file=within(data.root, files.annotations), data_prefix=dict(img=within(data.root, files.images))
         )
         if replaced or options.size or options.resizes:
-            files_of_split['pipeline'] = Code(pipelines.NAMES[split])
+            files_of_split['pipeline'] = Code(NAMES[split])
         variables.append((split, extended('dataset', **files_of_split)))
         changes: dict[str, Any] = dict(_delete_=True) if replaced else {}
         if split == 'train' and (replaced or (data.smallest or 32) < 32):  # mmdet's configs leave out small images
@@ -141,8 +140,8 @@ def _detection(base: Base, data: Data, options: Options, notes: list[str]) -> tu
 
 def _segmentation(base: Base, data: Data, options: Options, notes: list[str]) -> tuple[Variables, dict[str, Any]]:
     """The variables and settings that give a segmentor its data."""
-    crop = options.size or pipelines.fitting_crop(base, data)
-    changed, model = pipelines.segmentation(base, crop, options.resizes, notes)
+    crop = options.size or fitting_crop(base, data)
+    changed, model = segmentation(base, crop, options.resizes, notes)
     dataset: dict[str, Any] = dict(type='BaseSegDataset', data_root=Code('data_root'))
     dataset.update(metainfo=dict(classes=Code('classes')), img_suffix=data.suffixes[0])
     if data.suffixes[1] != '.png':  # the default
@@ -151,7 +150,7 @@ def _segmentation(base: Base, data: Data, options: Options, notes: list[str]) ->
     settings: dict[str, Any] = dict(model=model)
     for split, files in data.splits.items():
         folders = dict(img_path=within(data.root, files.images), seg_map_path=within(data.root, files.annotations))
-        variables.append((split, extended('dataset', data_prefix=folders, pipeline=Code(pipelines.NAMES[split]))))
+        variables.append((split, extended('dataset', data_prefix=folders, pipeline=Code(NAMES[split]))))
         settings[f'{split}_dataloader'] = dict(dataset=extended(split, _delete_=True))
     return variables, with_test(settings, data)
 

@@ -227,6 +227,10 @@ def test_an_empty_dataset(mistake: Mistake) -> None:
     ]
     overrides = [*images, 'train_dataloader.dataset.data_root=.', 'model.backbone.init_cfg=None']
     text = mistake(train, SEGMENTOR, '--work-dir', 'work', '--cfg-options', *overrides, leaves=('work',))
+    assert 'the data of' in text and '--skip-data-check' in text
+    text = mistake(
+        train, SEGMENTOR, '--work-dir', 'work', '--skip-data-check', '--cfg-options', *overrides, leaves=('work',)
+    )
     assert 'build train_dataloader.dataset of' in text and 'the dataset is empty' in text
 
 
