@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,10 @@ class CocoCheck(DetectionCheck):
         """Looks at all fields of the annotation file, and at the headers of the images."""
         loads_masks = any(transform.get('with_mask') for transform in self.source.transforms())
         needs_masks = loads_masks or any('segm' in metric.get('metric', ()) for metric in self.source.evaluators)
-        path = str(self.source.path('ann_file'))
+        path = self.source.path('ann_file')
+        if path is None:
+            self._fails('annotation file', f'{self.source.key} names none; write ann_file')
+            return
         self._file = check_structure(
             path, self.source, self.report, needs_masks, self.named_classes(), self.full, self.rules
         )
@@ -260,13 +264,35 @@ class CocoCheck(DetectionCheck):
 
 @DATA_CHECKS.register_module(name='LVISV05Dataset')
 class LVISCheck(CocoCheck):
-    """Checks a dataset of an LVIS JSON file, of which images may be named by URLs of COCO."""
+    """Checks a dataset of an LVIS v0.5 JSON file, whose names of images may begin with that of their split."""
 
-    rules = CocoRules(by_name=False, sorted_ids=True)
+    rules = CocoRules(lambda image: re.sub(r'^COCO.*(?=.{16}$)', '', image['file_name']), by_name=False)
 
 
 @DATA_CHECKS.register_module(name='LVISV1Dataset')
-class LVISV1Check(LVISCheck):
-    """Checks a dataset of an LVIS v1 JSON file."""
+class LVISV1Check(CocoCheck):
+    """Checks a dataset of an LVIS v1 JSON file, which names images by their URLs at COCO."""
 
-    rules = CocoRules(lambda image: '/'.join(image['coco_url'].split('/')[-2:]), by_name=False, sorted_ids=True)
+    rules = CocoRules(lambda image: '/'.join(image['coco_url'].split('/')[-2:]), by_name=False)
+
+
+@DATA_CHECKS.register_module(name='Objects365V1Dataset')
+class Objects365V1Check(CocoCheck):
+    """Checks a dataset of an Objects365 v1 JSON file."""
+
+    rules = CocoRules(sorted_ids=True)
+
+
+@DATA_CHECKS.register_module(name='Objects365V2Dataset')
+class Objects365V2Check(CocoCheck):
+    """Checks a dataset of an Objects365 v2 JSON file."""
+
+    rules = CocoRules(lambda image: '/'.join(image['file_name'].split('/')[-2:]))
+
+
+@DATA_CHECKS.register_module(name='CocoPanopticDataset')
+class PanopticCheck(DetectionCheck):
+    """Checks nothing: segments of panoptic files have no boxes."""
+
+    def conservation(self) -> None:
+        """Nothing that :meth:`structure` has not said."""

@@ -45,7 +45,7 @@ class Source:
         value: Any = self.cfg
         for name in names:
             value = value.get(name) if isinstance(value, Mapping) else None
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str):
             return None
         return os.path.join(str(self.cfg.get('data_root') or ''), value)
 
