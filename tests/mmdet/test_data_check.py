@@ -14,10 +14,12 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmcv_custom.datasets import Report, check_datasets
+from tests.mmcv import coco_files
 from tests.support import CONFIGS
 
 LATER = ('conservation', 'oracle')
 CLASSES = tuple('0123456789')
+CHOSEN = ('bird', 'cat', 'dog')  # of the categories of coco_files
 Json = dict[str, Any]
 
 
@@ -249,3 +251,21 @@ def test_random_states_stay(folder: Path) -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     check()
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+@pytest.mark.parametrize('config', ['mask-rcnn', 'dino'])
+def test_what_the_datasets_of_the_field_hold_passes(config: str, tmp_path: Path) -> None:
+    """Crowds, boxes without size, ids with gaps, images without objects, a selection of classes in the file's order."""
+    files = {split: coco_files.write(tmp_path, coco_files.peculiar(), split) for split in ('train', 'val')}
+    options: Json = {}
+    for split, file in (('train', files['train']), ('val', files['val']), ('test', files['val'])):
+        options[f'{split}_dataloader.dataset'] = dict(
+            data_root='', ann_file=file, data_prefix=dict(img=f'{tmp_path}/images/'), metainfo=dict(classes=CHOSEN)
+        )
+    options |= {f'{split}_evaluator.ann_file': files['val'] for split in ('val', 'test')}
+    report = check(options, layers=('structure', *LATER), config=config)
+    assert not report.failed, list(report.error_lines())
+    assert report.notes['train']['objects not used: crowd'] == 1
+    assert report.notes['train']['objects not used: box under a pixel'] == 2
+    assert report.notes['val']['boxes without area, which the metric cannot match'] == 1
+    assert report.notes['val']['images that are in the training data too'] == 4
