@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,24 +49,39 @@ def newest_checkpoint(work_dir: str) -> str | None:
     return None
 
 
+def noted_checkpoint(work_dir: str | Path) -> str | None:
+    """What ``last_checkpoint`` in a work folder holds, no more than a path can be long; ``None`` if there is none.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    note = Path(work_dir, LAST)
+    if not note.exists():
+        return None
+    try:
+        if not note.is_file():
+            raise OSError('it is no file; move it away')
+        with note.open('rb') as opened:
+            return os.fsdecode(opened.read(4096)).strip()
+    except OSError as problem:
+        raise CheckpointError(f'cannot read {note}, which names the newest checkpoint: {problem}') from problem
+
+
 def _candidates(work_dir: Path, skipped: list[str]) -> Iterator[Path]:
     """Checkpoints, the newest first. Appends to ``skipped`` if ``last_checkpoint`` names none."""
-    note = work_dir / LAST
     numbers = {file: int(match[2]) for file in work_dir.glob('*.pth') if (match := _SAVED.fullmatch(file.name))}
     newest = float('inf')
-    if note.exists():
-        try:
-            noted = note.read_text().strip()
-        except (OSError, UnicodeDecodeError) as problem:
-            raise CheckpointError(f'cannot read {note}, which names the newest checkpoint: {problem}') from problem
+    noted = noted_checkpoint(work_dir)
+    if noted is not None:
         last = work_dir / Path(noted).name
-        if noted and not last.exists():
+        if noted and not os.path.exists(last):  # unlike Path.exists() it takes any text for a name
             last = Path(noted)  # of a hook with an out_dir
-        if noted and last.exists():
+        if noted and os.path.exists(last):
             yield last
             newest = numbers.pop(last, newest)
         else:
-            skipped.append(f'{note} ' + (f'names {noted}, which does not exist' if noted else 'is empty'))
+            problem = f'names {one_line(noted)}, which does not exist' if noted else 'is empty'
+            skipped.append(f'{work_dir / LAST} {problem}')
     yield from sorted(numbers, key=lambda file: (numbers[file] < newest, numbers[file]), reverse=True)
 
 

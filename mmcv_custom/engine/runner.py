@@ -28,7 +28,7 @@ from .hooks import unwrapped
 from .optimizer_state import use_options_of_config
 from .pipeline import name_images
 from .resume import newest_checkpoint, require_training, scheduled_options
-from .saving import DRAFT, SafeCheckpointHook, in_main_process, publish
+from .saving import SafeCheckpointHook, draft_of, in_main_process, publish
 
 # The environment variables in which each launcher puts rank, number of processes and rank within the machine.
 LAUNCHERS = {
@@ -263,7 +263,7 @@ class PortableRunner(Runner):
             get_file_backend(out_dir, backend_args=backend_args), LocalBackend
         )
         file = Path(out_dir, filename)
-        draft = file.with_name(DRAFT.format(file.name))
+        draft = draft_of(file)
 
         def save() -> None:
             name = str(Path(filename).with_name(draft.name)) if local else filename

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +13,43 @@ from typing import Any
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..checkpoint import CheckpointError, not_finite, unwrapped
-from ..checkpoint.errors import first_few
+from ..checkpoint.errors import first_few, one_line, redacted
 from .finite import FiniteLossHook
-from .resume import LAST
+from .resume import LAST, noted_checkpoint
 
-DRAFT = '.{}.draft'  # the name under which a file is written
+_DRAFT = re.compile(rf'\.(?:.+\.pth|{LAST}|trial)\.(?P<host>.+)-(?P<process>\d{{1,9}})\.draft')
+_DAY = 24 * 60 * 60
+
+
+def draft_of(file: Path) -> Path:
+    """The name under which this process writes a file. It tells machine and process, so that others leave it alone."""
+    return file.with_name(f'.{file.name}.{socket.gethostname()}-{os.getpid()}.draft')
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether a training that has ended left this draft: its process is gone, or it is older than a day."""
+    match = _DRAFT.fullmatch(path.name)
+    if match is None:
+        return False
+    if match['host'] == socket.gethostname() and not _runs(int(match['process'])):
+        return True
+    return time.time() - path.lstat().st_mtime > _DAY
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of this machine has this id."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is of another user
+        return True
+    return process != os.getpid()
 
 
 def in_main_process(task: Callable[[], None], what: str) -> None:
@@ -75,13 +106,14 @@ class SafeCheckpointHook(CheckpointHook):
         Raises:
             CheckpointError: A checkpoint could not be saved there.
         """
+        noted_checkpoint(runner.work_dir)  # it can be read, and so replaced
+        kept = runner.message_hub.runtime_info.pop('keep_ckpt_ids', [])  # else MMEngine deletes those that are too many
         super().before_train(runner)
-        if Path(runner.work_dir, LAST).is_dir():
-            raise CheckpointError(
-                f'{Path(runner.work_dir, LAST)} is a folder, but must name the newest checkpoint: move it away'
-            )
-        if self.save_best is not None:  # the work folder may have been moved since they were saved
-            self._set_best({key: path and self._in_out_dir(path) for key, path in self._best().items()})
+        resumed = str(runner._load_from or '')
+        here = os.path.realpath(os.path.dirname(resumed)) == os.path.realpath(self.out_dir)
+        self._take_over(runner, kept if here else [], here)
+        if kept and not here:
+            runner.logger.warning(f'{redacted(resumed)} is not of {self.out_dir}, of whose checkpoints none is deleted')
         if isinstance(self.file_backend, LocalBackend):
             in_main_process(self._prepare_folder, f'save checkpoints in {self.out_dir}')
 
@@ -108,8 +140,8 @@ class SafeCheckpointHook(CheckpointHook):
             for name in not_finite(unwrapped(runner.model), checkpoint.get(key, {}))
         ]
         if found:
-            meta, last = checkpoint['meta'], Path(runner.work_dir, LAST)
-            kept = f'the last checkpoint is {last.read_text()}' if last.is_file() else 'there is no checkpoint yet'
+            meta, last = checkpoint['meta'], noted_checkpoint(runner.work_dir)
+            kept = f'the last checkpoint is {one_line(last)}' if last else 'there is no checkpoint yet'
             raise CheckpointError(
                 f'nothing was saved at epoch {meta["epoch"]}, iteration {meta["iter"]}: the training has diverged, '
                 f'{len(found)} tensors of the model are not finite ({first_few(found)}); {kept}. '
@@ -139,9 +171,10 @@ class SafeCheckpointHook(CheckpointHook):
         )
 
         def note_and_tidy() -> None:
-            draft = Path(runner.work_dir, DRAFT.format(LAST))
-            draft.write_text(str(self.last_ckpt))
-            publish(draft, Path(runner.work_dir, LAST))
+            note = Path(runner.work_dir, LAST)
+            draft = draft_of(note)
+            draft.write_bytes(os.fsencode(str(self.last_ckpt)))
+            publish(draft, note)
             if outdated is not None:
                 self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated)))
 
@@ -163,12 +196,30 @@ class SafeCheckpointHook(CheckpointHook):
 
         in_main_process(tidy, 'delete the previous best checkpoint')
 
+    def _take_over(self, runner: Runner, kept: list[int], here: bool) -> None:
+        """Makes what a resumed training saved ours, to be deleted when it is replaced, if it lies in our folder."""
+        if self.save_best is not None:  # the work folder may have been moved since they were saved
+            best = {key: self._in_out_dir(path) if path and here else None for key, path in self._best().items()}
+            self._set_best(best)
+        if self.max_keep_ckpts > 0:
+            self.keep_ckpt_ids.extend(kept)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+
+            def tidy() -> None:
+                for step in kept[: -self.max_keep_ckpts]:
+                    self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
+
+            in_main_process(tidy, 'delete old checkpoints')
+
     def _prepare_folder(self) -> None:
         folder = Path(self.out_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / DRAFT.format('trial')).touch()
-        for draft in folder.glob(DRAFT.format('*')):  # also of a training that was killed
+        trial = draft_of(folder / 'trial')
+        trial.touch()
+        trial.unlink()
+        for draft in filter(_is_abandoned, folder.glob('.*.draft')):
             draft.unlink()
+            print_log(f'deleted {draft}, which a training that was killed has left', 'current')
 
     def _best(self) -> dict[str, str | None]:
         """The paths of the best checkpoints by their metric; the key is empty if there is only one metric."""

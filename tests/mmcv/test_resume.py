@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -113,7 +114,7 @@ INCOMPLETE: dict[str, tuple[Callable[[Content], None], str]] = {
     'nothing among messages': (put(2, 'message_hub', 'log_scalars', None), 'has None among the names in log_scalars'),
     'text for a score': (put('abc', *INFO, 'best_score'), "its message_hub holds best_score 'abc', expected a number"),
     'text for a step of a schedule': (
-        put('a', 'param_schedulers', 0, 'last_step'), r"its param_schedulers\[0\] has the last_step 'a', expected a val",
+        put('a', 'param_schedulers', 0, 'last_step'), r"its param_schedulers\[0\] has the last_step 'a', expected",
     ),
     'a schedule of something else': (
         put('params', 'param_schedulers', 0, 'param_name'), r"\[0\] has the param_name 'params', .* like 'lr'",
@@ -297,16 +298,23 @@ def test_what_cannot_be_read_is_skipped_and_named(work_dir: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     'noted, message',
-    [('', 'last_checkpoint is empty'), ('/gone/iter_7.pth', 'names /gone/iter_7.pth, which does not exist')],
+    [
+        ('', 'last_checkpoint is empty'),
+        ('/gone/iter_7.pth', 'names /gone/iter_7.pth, which does not exist'),
+        ('x' * 5000, r'names x{300}\.\.\., which does not exist'),
+        ('<html>' * 1000, 'names <html><html>'),
+        ('a\0b\nc', r'names a\?b c, which does not exist'),
+        ('\udcff', r'names \?, which does not exist'),
+    ],
 )
 def test_a_last_checkpoint_that_names_nothing(
     noted: str, message: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(resume, 'print_log', lambda text, *_: lines.append(text))
-    (work_dir / 'last_checkpoint').write_text(noted)
+    (work_dir / 'last_checkpoint').write_bytes(os.fsencode(noted))
     assert newest(work_dir) == 'iter_4.pth'
-    assert len(lines) == 1 and message in lines[0]
+    assert len(lines) == 1 and re.search(message, lines[0]) and lines[0].isprintable()
     for file in work_dir.glob('iter_*.pth'):
         file.unlink()
     with pytest.raises(CheckpointError, match=f'nothing to resume in .*{message}'):
@@ -324,12 +332,14 @@ def test_a_hook_that_saves_elsewhere(tmp_path: Path) -> None:
     assert resume.newest_checkpoint(str(tmp_path / 'work')) == str(tmp_path / 'out' / 'work' / 'iter_1.pth')
 
 
-def test_last_checkpoint_is_a_folder(tmp_path: Path) -> None:
-    (tmp_path / 'last_checkpoint').mkdir()
-    with pytest.raises(CheckpointError, match='cannot read .*last_checkpoint, which names the newest checkpoint'):
+@pytest.mark.parametrize('make', [os.mkdir, os.mkfifo])
+def test_last_checkpoint_is_no_file(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / 'last_checkpoint')
+    message = 'cannot read .*last_checkpoint, which names the newest checkpoint: it is no file; move it away'
+    with pytest.raises(CheckpointError, match=message):
         newest(tmp_path)
     training = runner(tmp_path, 1)
-    with pytest.raises(CheckpointError, match='last_checkpoint is a folder, but must name the newest checkpoint'):
+    with pytest.raises(CheckpointError, match=message):
         training.train()
     assert training.iter == 0
 

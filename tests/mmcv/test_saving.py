@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from mmengine.hooks import CheckpointHook, Hook
 
 from mmcv_custom.checkpoint import CheckpointError, load_safely
-from mmcv_custom.engine import PortableRunner, SafeCheckpointHook, resume
+from mmcv_custom.engine import PortableRunner, SafeCheckpointHook, resume, saving
 from tests.mmcv.tiny_training import runner
 from tests.support import Run
 
@@ -99,6 +100,70 @@ def test_a_full_disk_costs_only_the_newest(options: dict, tmp_path: Path, small_
     resumed = runner(tmp_path, 4, checkpoint=options, resume=True)
     resumed.train()
     assert resumed.iter == 4
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A work folder with iter_1.pth to iter_3.pth and the best, of a training that keeps three."""
+    runner(tmp_path / 'earlier', 3, checkpoint=dict(BEST, max_keep_ckpts=3)).train()
+    return tmp_path / 'earlier'
+
+
+def test_a_resumed_training_deletes_its_own(earlier: Path) -> None:
+    runner(earlier, 4, checkpoint=dict(BEST, max_keep_ckpts=2), resume=True).train()
+    best = 'best_growing_value_iter_4.pth'
+    assert listing(earlier) == [best, 'iter_3.pth', 'iter_4.pth', 'last_checkpoint']
+
+
+def test_a_resumed_training_deletes_nothing_in_another_folder(earlier: Path, tmp_path: Path) -> None:
+    """Files there may have the same names: iter_1.pth and the best one of the training before."""
+    work_dir = tmp_path / 'work'
+    work_dir.mkdir()
+    users = ['best_growing_value_iter_3.pth', 'iter_1.pth', 'iter_2.pth', 'iter_3.pth']
+    for name in users:
+        (work_dir / name).write_text('of the user')
+    options = dict(checkpoint=dict(BEST, max_keep_ckpts=1), resume=True, load_from=str(earlier / 'iter_3.pth'))
+    runner(work_dir, 5, **options).train()
+    assert all((work_dir / name).read_text() == 'of the user' for name in users)
+    assert set(listing(work_dir)) - {*users} == {'best_growing_value_iter_5.pth', 'iter_5.pth', 'last_checkpoint'}
+    assert set(listing(earlier)) == {*users, 'last_checkpoint'}
+
+
+def test_a_hook_with_a_folder_of_its_own_deletes_there(tmp_path: Path) -> None:
+    options = dict(checkpoint=dict(max_keep_ckpts=1, out_dir=str(tmp_path / 'out')))
+    runner(tmp_path / 'work', 2, **options).train()
+    runner(tmp_path / 'work', 3, resume=True, **options).train()
+    assert listing(tmp_path / 'out' / 'work') == ['iter_3.pth']
+
+
+def draft(name: str, host: str = socket.gethostname(), process: int = 999_999_999) -> str:
+    return f'.{name}.{host}-{process}.draft'
+
+
+ABANDONED = [draft('iter_2.pth'), draft('last_checkpoint'), draft('best_a.pth', process=os.getpid())]
+OLD = draft('epoch_1.pth', 'elsewhere')
+FOREIGN = ['.paper.draft', '.iter_2.pth.draft', 'iter_2.pth.draft', draft('paper'), draft('iter_2.pth', 'elsewhere')]
+RUNNING = draft('iter_9.pth', process=os.getppid())
+
+
+def test_only_abandoned_drafts_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(saving, 'print_log', lambda text, *_: lines.append(text))
+    for name in (*ABANDONED, OLD, *FOREIGN, RUNNING):
+        (tmp_path / name).touch()
+    for name in (OLD, '.paper.draft'):
+        os.utime(tmp_path / name, (0, 0))
+    runner(tmp_path, 1).train()
+    assert {path.name for path in tmp_path.glob('*.draft')} == {*FOREIGN, RUNNING}
+    assert sorted(lines) == sorted(
+        f'deleted {tmp_path / name}, which a training that was killed has left' for name in (*ABANDONED, OLD)
+    )
+
+
+def test_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    work_dir = Path(os.fsdecode(os.fsencode(tmp_path) + b'/w\xff'))
+    runner(work_dir, 1, experiment_name='bytes').train()
+    assert resume.newest_checkpoint(str(work_dir)) == str(work_dir / 'iter_1.pth')
 
 
 def test_a_folder_that_cannot_be_made_is_found_before_the_first_iteration(tmp_path: Path) -> None:
