@@ -31,7 +31,8 @@ def check_data(cfg: Config, *splits: str) -> None:
     if os.environ.get('RANK', '0') != '0' and cfg.get('launcher', 'none') != 'none':
         return
     used = [split for split in splits if cfg.get(f'{split}_dataloader')]
-    cache, key = Cache(cfg.work_dir), key_of(cfg, used, full=False, version=__version__)
+    # The training data decide the labels of test data.
+    cache, key = Cache(cfg.work_dir), key_of(cfg, {*used, 'train'}, full=False, version=__version__)
     summary = cache.find(key)
     if summary is None:
         report = check_datasets(cfg, used)

@@ -12,6 +12,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from ..errors import UserError
 from .loading import same_random_states
 from .report import Harm, Report
 from .sources import DatasetCheck, new_check, sources
@@ -28,7 +29,8 @@ def check_datasets(
 
     Args:
         cfg: The config, its ``custom_imports`` done.
-        splits: Some of ``'train'``, ``'val'`` and ``'test'``.
+        splits: Some of ``'train'``, ``'val'`` and ``'test'``. Training data that are not among them only decide the
+            labels of classes.
         full: Look at every image and mask, not at a sample.
         layers: Some of ``'structure'``, ``'conservation'``, ``'oracle'``.
 
@@ -43,13 +45,13 @@ def check_datasets(
                 if layer in layers and not report.kinds(split):
                     for check in of_split:
                         getattr(check, layer)()
+        train = checks.get('train') or _training(cfg, report)
         if 'conservation' in layers and not report.failed:
-            _compare_labels(checks, report)
+            _compare_labels([*train, *checks.get('val', ()), *checks.get('test', ())], report)
             _compare_images(checks, report)
         if 'oracle' in layers and not report.failed:
-            train = next(iter(checks.get('train', ())), None)
             for check in [*checks.get('val', ()), *checks.get('test', ())]:
-                check.oracle(train)
+                check.oracle(train[0] if train else None)
     return report
 
 
@@ -82,11 +84,23 @@ def _data_of(cfg: Config, split: str) -> tuple:
     return (cfg.get(f'{split}_dataloader') or {}).get('dataset'), cfg.get(f'{split}_evaluator')
 
 
-def _compare_labels(checks: Mapping[str, Sequence[DatasetCheck]], report: Report) -> None:
+def _training(cfg: Config, report: Report) -> list[DatasetCheck]:
+    """The checks of training data of which only the labels are asked, if their annotation files can be read."""
+    found = []
+    for check in _checks(cfg, ('train',), report, full=False).get('train', ()):
+        try:
+            check.labels()
+        except UserError as problem:
+            report.leave_out(f'labels of training ({problem})')
+        else:
+            found.append(check)
+    return found
+
+
+def _compare_labels(checks: Sequence[DatasetCheck], report: Report) -> None:
     """Reports classes that have other labels in one dataset than in the first one."""
-    all_checks = [check for of_split in checks.values() for check in of_split]
-    for check in all_checks[1:]:
-        first, labels = all_checks[0], check.labels()
+    for check in checks[1:]:
+        first, labels = checks[0], check.labels()
         differing = [name for name, label in first.labels().items() if labels.get(name, label) != label]
         if differing:
             name = differing[0]

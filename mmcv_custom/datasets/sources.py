@@ -131,7 +131,11 @@ class DatasetCheck(ABC):
 
     @abstractmethod
     def labels(self) -> Mapping[str, int]:
-        """The label of each class by its name, after :meth:`conservation`."""
+        """The label of each class by its name, also where no layer has run.
+
+        Raises:
+            mmcv_custom.errors.UserError: The annotation file cannot be read.
+        """
 
     def fix(self, folder: str) -> list[str]:
         """Writes repaired annotations where there is one right answer; the originals stay as they are.

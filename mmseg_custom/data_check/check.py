@@ -49,7 +49,7 @@ class SegmentationCheck(DatasetCheck):
 
     def labels(self) -> Mapping[str, int]:
         """The label of each class."""
-        return _labels(self._dataset)
+        return _labels(self._dataset or self.source.build(lazy_init=True, pipeline=[]))
 
     def images(self) -> Sequence[str]:
         """Paths of all images."""

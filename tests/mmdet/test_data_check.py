@@ -269,3 +269,13 @@ def test_what_the_datasets_of_the_field_hold_passes(config: str, tmp_path: Path)
     assert report.notes['train']['objects not used: box under a pixel'] == 2
     assert report.notes['val']['boxes without area, which the metric cannot match'] == 1
     assert report.notes['val']['images that are in the training data too'] == 4
+
+
+def test_test_data_alone_are_compared_with_the_labels_of_training(folder: Path) -> None:
+    change(folder, 'val', lambda d: d['categories'].reverse())
+    cfg = Config.fromfile(CONFIGS / 'demo/mask-rcnn_digits.py')
+    cfg.test_dataloader.dataset.metainfo = dict(classes=CLASSES[::-1])
+    assert check_datasets(cfg, ('test',)).kinds() == {'labels of classes'}
+    (folder / 'annotations/train.json').unlink()
+    report = check_datasets(cfg, ('test',))
+    assert not report.failed and 'labels of training (cannot read' in report.summary()
