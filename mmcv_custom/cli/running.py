@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from traceback import walk_tb
 from types import FrameType
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import RUNNERS, Registry
 from mmengine.runner import Runner
 from torch import distributed as dist
 
+from ..datasets.sources import Source
 from ..engine.runner import PortableRunner
 from ..errors import UserError
 from .configs import entries_of, parameters_of
@@ -28,19 +26,7 @@ LOST = re.compile('Connection (closed|reset) by peer|Broken pipe')
 
 def build_runner(cfg: Config) -> Runner:
     """The runner of a config: its ``runner_type``, by default :class:`mmcv_custom.engine.PortableRunner`."""
-    atexit.register(_let_gloo_finish)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else PortableRunner.from_cfg(cfg)
-
-
-def _let_gloo_finish() -> None:
-    """Waits until gloo's threads have released the tensors of the last collective. Called when the program ends.
-
-    They need Python's lock (GIL) for it. Before Python 3.14 a thread that asks for it while the interpreter shuts down
-    is ended by ``pthread_exit``, which torch's C++ code does not survive: the process aborts. ``destroy_process_group``
-    joins the threads only if nothing refers to the group, but DistributedDataParallel does.
-    """
-    if dist.is_initialized():
-        time.sleep(0.5)
 
 
 @contextmanager
@@ -63,29 +49,24 @@ def _mistake(problem: Exception, cfg: Config) -> str | None:
     """The user's mistake that led to an exception, in words; ``None`` if it is not known to be one."""
     if isinstance(problem, UserError):
         return str(problem)
-    frames = [frame for frame, _ in walk_tb(problem.__traceback__)]
-    places = [(str(frame.f_globals.get('__name__')), frame.f_code.co_name) for frame in frames]
     if dist.is_initialized() and isinstance(problem, RuntimeError) and LOST.search(str(problem)):
         return (
             f'process {dist.get_rank()} stops, because another one has ended; its message says why: {in_words(problem)}'
         )
-    if isinstance(problem, dist.DistError) or ('torch.distributed.distributed_c10d', 'init_process_group') in places:
+    frames = [frame for frame, _ in walk_tb(problem.__traceback__)]
+    functions = [(str(frame.f_globals.get('__name__')), frame.f_code.co_name) for frame in frames]
+    if isinstance(problem, dist.DistError) or ('torch.distributed.distributed_c10d', 'init_process_group') in functions:
         address = f'{os.environ.get("MASTER_ADDR")}:{os.environ.get("MASTER_PORT")}'
         return (
             f'the {os.environ.get("WORLD_SIZE")} processes could not meet at {address} '
             f'(MASTER_ADDR:MASTER_PORT): {in_words(problem)}'
         )
-    if (place := ('mmengine.runner.checkpoint', 'load_checkpoint')) in places:
-        return f'cannot load {frames[places.index(place)].f_locals["filename"]}: {in_words(problem)}'
-    building = [index for index, place in enumerate(places) if _builds(*place)]
-    if not building:
-        return None
-    frames = frames[building[0] :]
-    part = _part(frames, cfg)
-    return (
-        f'cannot build {part + " of " if part else "the runner of "}{cfg.filename}: '
-        f'{_hint(problem, frames) or in_words(problem)}; --debug prints the traceback'
-    )
+    if (loads := ('mmengine.runner.checkpoint', 'load_checkpoint')) in functions:
+        return f'cannot load {frames[functions.index(loads)].f_locals["filename"]}: {in_words(problem)}'
+    if any(_builds(*function) for function in functions):
+        reason = f'{_reason(problem, frames)}; --debug prints the traceback'
+        return f'cannot build {_part(frames, cfg)} of {cfg.filename}: {reason}'
+    return None
 
 
 def _builds(module: str, function: str) -> bool:
@@ -97,49 +78,49 @@ def _builds(module: str, function: str) -> bool:
 
 
 def _part(frames: Sequence[FrameType], cfg: Config) -> str:
-    """Path of the innermost entry of the config that a function in ``frames`` got as an argument; empty if none did."""
-    is_test = any(frame.f_code.co_name == 'build_test_loop' for frame in frames)
-    unused = 'val_' if is_test else 'test_'  # often equal to the entry that is used
-    entries = [entry for entry in entries_of(cfg._cfg_dict) if not entry[0].startswith(unused)]
-    part = ''
+    """The innermost part of the config whose place is certain: its path, such as ``model.neck``, or what kind it is.
+
+    The runner's methods are named after the entry that they build: ``build_train_loop``, ``register_default_hooks``.
+    What is built within is the entry of its type, if there is only one.
+    """
+    nodes = [(path, node) for path, node in entries_of(cfg._cfg_dict) if isinstance(node, Mapping)]
+    part, kind = '', 'runner'
     for frame in frames:
-        code = frame.f_code
-        if isinstance(frame.f_locals.get('self'), Runner) and code.co_name == '__init__':
-            continue  # it gets everything
-        arguments = (frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount])
-        value = next((argument for argument in arguments if isinstance(argument, Mapping | list | str | int)), None)
-        if isinstance(value, Mapping | list):
-            below = [entry for entry in entries if entry[0].startswith(part + '.')]
-            part = _path_of(value, below) or _path_of(value, entries) or part
-    return part
+        local = frame.f_locals
+        method = re.fullmatch('(?:build|register)_(.+)', frame.f_code.co_name)
+        key = method[1].replace('_loop', '_cfg') if method else ''
+        if key in ('dataloader', 'evaluator'):  # of the loop
+            key = part.replace('cfg', key)
+        if key in cfg:
+            part = key
+        elif isinstance(source := local.get('self'), Source):
+            part = source.key
+        elif key == 'from_cfg' and 'obj_type' in local:
+            kind = local['registry'].name
+            alike = [path for path, node in nodes if node.get('type') == local['obj_type'] and _is_in(path, part)]
+            part = alike[0] if len(alike) == 1 else part
+    return part or f'the {kind}'
 
 
-def _path_of(value: Mapping | list, entries: Sequence[tuple[str, Any]]) -> str | None:
-    """Path of the entry that resembles a value most. MMEngine adds arguments to what it builds, so types decide."""
-    if not isinstance(value, Mapping) or 'type' not in value:
-        return next((path for path, node in entries if type(node) is type(value) and node == value), None)
-    alike = [entry for entry in entries if isinstance(entry[1], Mapping) and entry[1].get('type') == value['type']]
-    shared = {path: sum(node[key] == value.get(key) for key in node) for path, node in alike}
-    return max(shared, key=shared.__getitem__, default=None)
+def _is_in(path: str, part: str) -> bool:
+    return not part or f'{path}.'.startswith(f'{part}.')
 
 
-def _hint(problem: Exception, frames: Sequence[FrameType]) -> str | None:
-    """What is wrong, where MMEngine's own text does not say it: unknown classes and keywords, and empty datasets."""
+def _reason(problem: Exception, frames: Sequence[FrameType]) -> str:
+    """What is wrong; in our words where MMEngine's do not help: unknown classes and keywords, and empty datasets."""
     if frames[-1].f_code.co_name == '_serialize_data':
         return 'the dataset is empty: there is no image, or none that shows one of its classes'
-    for frame in frames:
-        if frame.f_locals.get('optimizer_cls', '') is None:  # MMEngine looks the optimizer up in two places
-            return _unknown(frame.f_locals['self'].optimizer_cfg['type'], frame.f_locals['registry'])
-    built = [frame.f_locals for frame in frames if frame.f_code.co_name in ('build_from_cfg', 'build_runner_from_cfg')]
-    if not built:
-        return None
-    name, registry = built[-1].get('obj_type'), built[-1].get('registry')
-    if isinstance(problem, KeyError) and isinstance(name, str) and isinstance(registry, Registry):
-        return None if registry.get(name) else _unknown(name, registry)
-    keyword = re.search(r"unexpected keyword argument '(\w+)'", str(problem))
-    if keyword and (built_class := built[-1].get('obj_cls')):
-        return in_words(problem) + did_you_mean(keyword[1], parameters_of(built_class))
-    return None
+    text = in_words(problem)
+    unknown = re.match(r'KeyError: (\S+) is not in the ', text)
+    keyword = re.search(r"unexpected keyword argument '(\w+)'", text)
+    for local in (frame.f_locals for frame in reversed(frames) if isinstance(frame.f_locals.get('registry'), Registry)):
+        if unknown:
+            return _unknown(unknown[1], local['registry'])
+        if local.get('optimizer_cls', '') is None:  # MMEngine calls it, known or not
+            return _unknown(local['self'].optimizer_cfg['type'], local['registry'])
+        if keyword and 'obj_cls' in local:
+            return text + did_you_mean(keyword[1], parameters_of(local['obj_cls']))
+    return text
 
 
 def _unknown(name: str, registry: Registry) -> str:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from ..checkpoint import CheckpointError, adapt, compare, fill, renamed, require_complete
 from ..checkpoint.errors import redacted
 from ..errors import UserError
+from .gloo import let_gloo_finish_at_exit
 from .hooks import unwrapped
 from .optimizer_state import use_options_of_config
 from .pipeline import name_images
@@ -131,6 +132,8 @@ class PortableRunner(Runner):
                 seconds = env_cfg.get('dist_cfg', {}).get('timeout')
                 dist.init_process_group('gloo', timeout=timedelta(seconds=seconds) if seconds else None)
         super().setup_env(env_cfg)
+        if dist.is_initialized():
+            let_gloo_finish_at_exit()
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Moves the model to its device and wraps it for several processes. Called by the constructor."""
