@@ -7,6 +7,7 @@ python tools/convert_checkpoint.py mask_rcnn_internimage_t_fpn_1x_coco.pth conve
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ from mmcv_custom.checkpoint import (
     differences,
     load_safely,
     mmengine_form,
+    not_finite,
 )
-from mmcv_custom.checkpoint.conversion import first_few
-from mmcv_custom.checkpoint.errors import redacted
+from mmcv_custom.checkpoint.errors import first_few, redacted
+from mmcv_custom.checkpoint.filling import require_numbers
 from mmcv_custom.cli import (
     Parser,
     check_output_file,
@@ -57,6 +59,8 @@ def main() -> None:
         fail(f'the file to write must end in {" or ".join(SUFFIXES)}, got {args.target}')
     if os.path.exists(args.target) and not args.force:
         fail(f'{args.target} exists already; --force overwrites it')
+    if os.path.exists(args.target) and not os.path.isfile(args.target):
+        fail(f'{args.target} is no regular file: name another')
     existing_file(args.source, 'checkpoint')
     cfg = None if args.config is None else read_config(args.config, debug=args.debug)
     check_output_file(str(args.target), 'file to write')
@@ -71,10 +75,10 @@ def main() -> None:
             with mistakes_in_one_line(cfg, args.debug):
                 check(conversion.state_dict, cfg)
             print(f'fits the model of {args.config}')
-    try:
-        write(args.target, conversion.state_dict, meta)
-    except OSError as error:
-        fail(f'cannot write {args.target}: {error}')
+        try:
+            write(args.target, conversion.state_dict, meta)
+        except OSError as error:
+            fail(f'cannot write {args.target}: {error}')
     print(f'wrote {args.target}')
 
 
@@ -95,7 +99,7 @@ def read(source: str) -> tuple[Conversion, dict[str, Any]]:
 
 def require_finite(state: Mapping[str, Tensor], source: str) -> None:
     """Raises :class:`CheckpointError` if weights are NaN or infinite."""
-    spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    spoilt = not_finite(state, state)
     if spoilt:
         raise CheckpointError(f'{len(spoilt)} tensors of {redacted(source)} are not finite: {first_few(spoilt)}')
 
@@ -119,28 +123,49 @@ def check(state: Mapping[str, Tensor], cfg: Config) -> None:
         raise CheckpointError(f'{cfg.filename} holds no model to check the weights against')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     with torch.device('meta'):  # shapes only: no time and no memory for values
-        own = MODELS.build(cfg.model).state_dict()
+        model = MODELS.build(cfg.model)
+    own = model.state_dict()
+    require_numbers(model, state, 'the converted checkpoint')
     found = differences(state, own, compare(own, state))
     if found:
         raise CheckpointError(f'the weights are not those of the model of {cfg.filename}: {found}')
 
 
 def write(target: Path, state: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Writes a checkpoint that MMEngine loads; under its name there is never a part of it."""
+    """Writes a checkpoint that MMEngine loads; under its name there is never a part of it.
+
+    Raises:
+        CheckpointError: A ``.safetensors`` file cannot hold this ``meta``, or a dtype.
+        OSError: It cannot be written.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f'.{target.name}.{os.getpid()}')
     draft.touch()
     mode = draft.stat().st_mode
     try:
         if target.suffix == '.safetensors':
-            contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-            save_file(contiguous, draft, {'format': 'pt', SAFETENSORS_META: mmengine.dump(meta, file_format='json')})
+            uses = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())  # tied ones are copied
+            tensors = {
+                name: tensor.clone() if uses[tensor.untyped_storage().data_ptr()] > 1 else tensor
+                for name, tensor in state.items()
+            }
+            contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(contiguous, draft, {'format': 'pt', SAFETENSORS_META: as_json(meta)})
         else:
             torch.save({'meta': meta, 'state_dict': state}, draft)
         draft.chmod(mode)  # safetensors leaves files that only their owner can read
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def as_json(meta: dict[str, Any]) -> str:
+    try:
+        return mmengine.dump(meta, file_format='json')
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f'a .safetensors file cannot hold the dataset_meta of this checkpoint ({error}): write a .pth file'
+        ) from error
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -43,9 +43,13 @@ def compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> LoadRepor
     )
 
 
-def not_finite(model: nn.Module, state: Mapping[str, Any]) -> list[str]:
-    """The tensors of a state dict that hold NaN, or infinity in a parameter; a buffer may hold it on purpose."""
-    parameters = {name for name, _ in model.named_parameters()}
+def not_finite(parameters: Container[str], state: Mapping[str, Any]) -> list[str]:
+    """The tensors of a state dict that hold NaN, or infinity in a parameter; a buffer may hold it on purpose.
+
+    Args:
+        parameters: Names of the model's parameters.
+        state: Names and tensors.
+    """
 
     def proper(name: str, tensor: Tensor) -> bool:
         values = tensor.float() if _has_8_bits(tensor) else tensor  # torch does not test these
@@ -150,7 +154,7 @@ def require_numbers(model: nn.Module, state: Mapping[str, Tensor], source: str) 
             f'{source} does not hold real numbers in {len(whole)} tensors that need them ({first_few(whole)}): '
             'convert them to floating point, with their scale if they are quantized'
         )
-    if spoilt := not_finite(model, fitting):
+    if spoilt := not_finite(dict(model.named_parameters()), fitting):
         raise CheckpointError(
             f'{source} holds NaN or infinite numbers in {len(spoilt)} tensors ({first_few(spoilt)}): the training that '
             'saved it has diverged, or it is damaged; take another checkpoint'

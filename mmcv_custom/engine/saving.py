@@ -134,11 +134,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Raises :class:`CheckpointError` if the weights are not finite. Hooks that change them come before."""
-        found = [
-            name
-            for key in ('state_dict', 'ema_state_dict')
-            for name in not_finite(unwrapped(runner.model), checkpoint.get(key, {}))
-        ]
+        parameters = dict(unwrapped(runner.model).named_parameters())
+        states = [checkpoint.get(key, {}) for key in ('state_dict', 'ema_state_dict')]
+        found = [name for state in states for name in not_finite(parameters, state)]
         if found:
             meta, last = checkpoint['meta'], noted_checkpoint(runner.work_dir)
             kept = f'the last checkpoint is {one_line(last)}' if last else 'there is no checkpoint yet'

@@ -57,6 +57,20 @@ def misformed() -> dict[str, bytes]:
         'state dict is a list': {'state_dict': [tensor()]},
         'state dict of texts': {'state_dict': {'weight': 'abc'}},
         'arrays': {'state_dict': {'weight': array()}},
+        **{
+            f'two names in one with {prefix}': {
+                'state_dict': {'backbone.weight': tensor(), f'{prefix}backbone.weight': tensor((3,))}
+            }
+            for prefix in ('module.', '_orig_mod.')
+        },
+        'slices of two shapes': {
+            'state_dict': {
+                'backbone.patch_embed.conv1.weight': tensor(),
+                'bbox_head.transformer.decoder.ref_point_head.0.weight': tensor(),
+                'bbox_head.transformer.encoder.layers.0.ffns.0.fc1_0.weight': tensor((1, 4), (4, 1)),
+                'bbox_head.transformer.encoder.layers.0.ffns.0.fc1_1.weight': tensor((1, 3), (3, 1)),
+            }
+        },
     }
     files = {f'{name}.pth': archive(thing) for name, thing in things.items()}
     metas = {'text': '"abc"', 'list': '[1]', 'number': '5'}

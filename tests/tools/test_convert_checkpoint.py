@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import os
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ CONFIGS = {
 }
 OFFICIAL_DINO = ROOT / 'tests/data/full_models/dino_4scale_internimage_t_1x_coco_layer_wise_lr.json.gz'
 CLASSES = tuple('0123456789')
+NECK = 'neck.convs.0.gn.weight'
 Program = Callable[..., str]
 
 
@@ -221,6 +223,10 @@ def test_mistakes_get_one_clear_line(
         r'1 tensors are of another shape \(bbox_head.cls_branches.0.bias: \(3,\) for \(10,\)\)',
         *(convert_checkpoint, tmp_path / 'other_classes.pth', target, '--config', configs['dino']),
     )
+    whole = {name: tensor.to(torch.int8) for name, tensor in load_safely(source)['state_dict'].items()}
+    torch.save({'meta': content['meta'], 'state_dict': whole}, tmp_path / 'quantized.pth')
+    quantized = [convert_checkpoint, tmp_path / 'quantized.pth', target, '--config', configs['dino']]
+    fails(call, r'does not hold real numbers in \d+ tensors .*torch.int8', *quantized)
     assert not list(tmp_path.glob('*target*'))
 
 
@@ -276,6 +282,32 @@ def test_an_existing_file_is_overwritten_only_by_force(
     assert target.read_text() == 'precious' and len(list(tmp_path.iterdir())) == 1
     call(convert_checkpoint, official['dino'], target, '--force')
     assert len(load_safely(target)['state_dict']) > 100
+    os.mkfifo(tmp_path / 'pipe.pth')
+    fails(call, 'pipe.pth is no regular file', convert_checkpoint, official['dino'], tmp_path / 'pipe.pth', '--force')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_tied_and_coarse_weights(suffix: str, call: Program, official: dict[str, Path], tmp_path: Path) -> None:
+    """Checkpoints of models whose heads share weights, and of 8 bits."""
+    state = load_safely(official['dino'])['state_dict']
+    state['bbox_head.cls_branches.1.bias'] = state['bbox_head.cls_branches.0.bias']
+    state[NECK] = state[NECK].to(torch.float8_e4m3fn)
+    torch.save(state, tmp_path / 'tied.pth')
+    call(convert_checkpoint, tmp_path / 'tied.pth', tmp_path / f'target{suffix}')
+    written = load_safely(tmp_path / f'target{suffix}')['state_dict']
+    for name, tensor in convert_state_dict(state).items():
+        assert written[name].dtype is tensor.dtype and torch.equal(written[name], tensor), name
+
+
+def test_what_json_cannot_hold_needs_a_pth_file(call: Program, official: dict[str, Path], tmp_path: Path) -> None:
+    content = load_safely(official['dino'])
+    content['meta'] |= dict(mmcv_version='1.7', CLASSES=CLASSES, PALETTE=b'abc')
+    torch.save(content, tmp_path / 'odd.pth')
+    target = tmp_path / 'target.safetensors'
+    fails(call, 'cannot hold the dataset_meta .*: write a .pth', convert_checkpoint, tmp_path / 'odd.pth', target)
+    assert len(list(tmp_path.iterdir())) == 1
+    call(convert_checkpoint, tmp_path / 'odd.pth', target.with_suffix('.pth'))
+    assert load_safely(target.with_suffix('.pth'))['meta']['dataset_meta']['palette'] == b'abc'
 
 
 # --- on the fly -------------------------------------------------------------------------------------------------------
