@@ -95,4 +95,5 @@ def quiet_terminal(debug: bool = False) -> None:
         return
     for module, text in WARNINGS:
         warnings.filterwarnings('ignore', text, module=module)
-    sys.stdout = QuietStream(sys.stdout)
+    if sys.stdout is not None:  # it is where the program was started with it closed
+        sys.stdout = QuietStream(sys.stdout)
