@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in skipped)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope='session', autouse=True)
+def read_metafiles_once() -> Iterator[None]:
+    """MMEngine reads all metafiles of mmdet or mmseg for every config of theirs that a config builds on: 0.5 s each."""
+    from mmengine.config import utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, 'load', cache(utils.load))
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def leave_modules_out_of_garbage_collection() -> None:
+    """MMEngine's datasets collect garbage when they are built: looking through all of torch and mmdet takes 0.5 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
