@@ -1,6 +1,6 @@
 """Detection: DINO and the composite backbone as published, a metric and test-time augmentation."""
 
-from . import coco_check, voc_check  # noqa: F401
+from . import data_check  # noqa: F401
 from .cbnet import CBDINO, CBChannelMapper, CBInternImage
 from .dino import PublishedDINO, PublishedDINOHead
 from .lvis import CompatLVISMetric

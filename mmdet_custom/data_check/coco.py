@@ -20,8 +20,8 @@ from mmcv_custom.datasets.coco_fix import fix_annotations
 from mmcv_custom.datasets.coco_structure import CocoRules, check_structure
 from mmcv_custom.datasets.images import MASKS, Header, read_header, sample
 
-from .coco_objects import mask_box, match, median_iou, some, truth_of
-from .data_check import DetectionCheck, in_words
+from .objects import mask_box, match, median_iou, some, truth_of
+from .detection import DetectionCheck, in_words
 from .oracle import Truth, Verdict, can_judge, judge
 
 # Reasons why a dataset does not use an object.

@@ -13,7 +13,7 @@ from mmengine.registry import METRICS
 from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm, class_of, silence
 from mmcv_custom.datasets.images import MASKS, sample
 
-from .data_check import DetectionCheck, in_words
+from .detection import DetectionCheck, in_words
 from .oracle import BEST
 
 
