@@ -20,6 +20,7 @@ from mmcv_custom.cli import (
     print_errors,
     read_config,
 )
+from mmcv_custom.cli.guards import match_annotation_files
 from mmcv_custom.cli.terminal import quiet_terminal
 from mmcv_custom.datasets import check_datasets, fix_datasets
 
@@ -43,10 +44,9 @@ def main() -> None:
     for folder, option in ((args.fix, '--fix'), (args.show, '--show')):
         if folder is not None:
             new_folder(folder, option)
+    match_annotation_files(cfg, *(split for split in splits if split != 'train'))
     with mistakes_in_one_line(cfg, args.debug):
         report = check_datasets(cfg, splits, args.full)
-        if args.show:
-            draw_samples(cfg, args.show, splits[0])
         repairs = fix_datasets(cfg, splits, args.fix) if args.fix else []
     if args.json:
         print(json.dumps({**report.to_dict(), 'repairs': repairs}, indent=1))
@@ -55,6 +55,9 @@ def main() -> None:
         print(f'data check {"failed" if report.failed else "passed"}: {report.summary()}')
         if args.fix:
             print('\n'.join(repairs or ['nothing to repair that has one right answer']))
+    if args.show:
+        with mistakes_in_one_line(cfg, args.debug):
+            draw_samples(cfg, args.show, splits[0])
     sys.exit(int(report.failed))
 
 

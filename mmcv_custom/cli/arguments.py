@@ -40,7 +40,10 @@ class Overrides(DictAction):
                 raise argparse.ArgumentError(
                     self, f'MMEngine would drop the space in {pair!r}: write this value in the config file'
                 )
-        super().__call__(parser, namespace, values, option_string)
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except RecursionError:
+            raise argparse.ArgumentError(self, 'brackets are nested too deeply') from None
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -174,6 +174,20 @@ def check_config(cfg: Config, loop: str) -> None:
         for key in hook:
             if key not in known:
                 fail(f'default_hooks.checkpoint of {cfg.filename} holds the unknown {key!r}{did_you_mean(key, known)}')
+        template = hook.get('filename_tmpl')
+        if template is not None and not _numbers_files(template):
+            fail(
+                f'default_hooks.checkpoint.filename_tmpl of {cfg.filename} must be a file name with a place for a number,'
+                f' as in iter_{{}}.pth, got {template!r}'
+            )
+
+
+def _numbers_files(template: Any) -> bool:
+    """Whether a template gives each number a file name of its own."""
+    try:
+        return template.format(1) != template.format(2)
+    except (AttributeError, IndexError, KeyError, ValueError):
+        return False
 
 
 def check_kinds(cfg: Config) -> None:

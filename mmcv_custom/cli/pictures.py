@@ -10,6 +10,7 @@ from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
 from ..datasets import silence
 from ..datasets.images import sample
 from ..datasets.loading import same_random_states
+from ..errors import UserError
 
 
 def draw_samples(cfg: Config, folder: str, split: str = 'train', count: int = 16) -> list[Path]:
@@ -31,7 +32,12 @@ def draw_samples(cfg: Config, folder: str, split: str = 'train', count: int = 16
         visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': 'samples', 'vis_backends': []})
         visualizer.dataset_meta = dataset.metainfo
         for index in sample(range(len(dataset)), count):
-            item = dataset[index]
+            try:
+                item = dataset[index]
+            except Exception as problem:  # of any transform, on damaged data: the data check says what
+                raise UserError(
+                    f'cannot draw sample {index} of {split}: {type(problem).__name__}: {problem}'
+                ) from problem
             image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]  # mmcv loads blue first
             truth = item['data_samples']
             instances = truth.get('gt_instances')

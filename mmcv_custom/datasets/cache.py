@@ -59,7 +59,9 @@ def key_of(cfg: Config, splits: Collection[str], full: bool, version: str) -> st
     digest.update(json.dumps([version, full, parts], default=repr).encode())
     for split in sorted(splits):
         for source in sources(cfg, split):
-            for path in source.paths():
+            judged = [metric.get('ann_file') for metric in source.evaluators]
+            classes = (source.cfg.get('metainfo') or {}).get('classes')
+            for path in [*source.paths(), *(name for name in (*judged, classes) if isinstance(name, str))]:
                 for stamp in _stamps(path):
                     digest.update(repr(stamp).encode())
     return digest.hexdigest()

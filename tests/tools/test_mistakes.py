@@ -55,6 +55,12 @@ from tools import test, train
             [DETECTOR, '--cfg-options', 'default_hooks.checkpoint.intervall=2'],
             "unknown 'intervall'; did you mean inter",
         ),
+        (
+            [DETECTOR, '--cfg-options', 'default_hooks.checkpoint.filename_tmpl={a}'],
+            "filename_tmpl of .* a place for a number, as in iter_{}.pth, got '{a}'",
+        ),
+        ([DETECTOR, '--cfg-options', 'default_hooks.checkpoint.filename_tmpl=a.pth'], "filename_tmpl of .* 'a.pth'"),
+        ([DETECTOR, '--cfg-options', f'train_cfg.x={"[" * 3000}{"]" * 3000}'], 'nested too deeply'),
         ([DETECTOR, '--cfg-options', 'default_hooks.checkpoint.interval=a'], "interval of .* must be an int, got 'a'"),
         ([DETECTOR, '--cfg-options', 'optim_wrapper.clip_grad.max_norm=-1'], 'max_norm of .* positive .* got -1'),
         ([DETECTOR, '--cfg-options', 'train_dataloader.dataset=a'], "train_dataloader.dataset of .* a dict, got 'a'"),
