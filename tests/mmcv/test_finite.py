@@ -183,45 +183,56 @@ from mmcv_custom.errors import UserError
 from tests.mmcv import test_finite
 from tests.mmcv.tiny_training import runner
 
-work_dir, unused, bad = Path(sys.argv[1]), sys.argv[2] == 'unused', eval(sys.argv[3])
-data = dict(dataset=test_finite.images(bad), batch_size=1, sampler=dict(type='InfiniteSampler', shuffle=False))
-options = dict(type='OptimWrapper', accumulative_counts=int(sys.argv[4]), optimizer=dict(type='SGD', lr=0.1))
-training = runner(work_dir, 12, train_dataloader=data, param_scheduler=None, optim_wrapper=options, launcher='pytorch')
-model = test_finite.new_model()
-model.norm = torch.nn.Identity()  # one image has no variance
-training.model = MMDistributedDataParallel(model, find_unused_parameters=unused)
 rank = os.environ['RANK']
-try:
-    training.train()
-    print(f'rank {rank} has {sum(p.double().sum() for p in model.parameters()).item():.12f}', flush=True)
-except UserError as problem:
-    print(f'rank {rank} ended: {problem}', flush=True)
-torch.distributed.barrier()
-os._exit(0)  # gloo's threads sometimes abort a process that ends while they run
+for name, (unused, accumulated, bad) in test_finite.TOGETHER.items():
+    data = dict(dataset=test_finite.images(bad), batch_size=1, sampler=dict(type='InfiniteSampler', shuffle=False))
+    options = dict(type='OptimWrapper', accumulative_counts=accumulated, optimizer=dict(type='SGD', lr=0.1))
+    options = dict(train_dataloader=data, param_scheduler=None, optim_wrapper=options, launcher='pytorch')
+    training = runner(Path(sys.argv[1], name), 12, **options)
+    model = test_finite.new_model()
+    model.norm = torch.nn.Identity()  # one image has no variance
+    training.model = MMDistributedDataParallel(model, find_unused_parameters=unused)
+    try:
+        training.train()
+        text = f'has {sum(p.double().sum() for p in model.parameters()).item():.12f}'
+    except UserError as problem:
+        text = f'ended: {problem}'
+    print(f'rank {rank}, {name}: {text}', flush=True)
 """
+# Trainings in two processes: whether unused parameters are looked for, accumulated steps, and bad images.
+TOGETHER: dict[str, tuple[bool, int, set[int]]] = {
+    'used': (False, 1, {5, 7}),
+    'unused': (True, 2, {5, 7}),
+    'stopped': (False, 1, set(range(5, 24, 2))),
+}
 
 
-def two_processes(run: Run, tmp_path: Path, port: int, *arguments: str) -> list[str]:
-    program = tmp_path / 'program.py'
-    program.write_text(PROGRAM)
-    launch = ['-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', str(port)]
-    printed = run(*launch, program, tmp_path / 'work', *arguments).stdout
-    return [re.search(rf'rank {rank} (.*)', printed)[1] for rank in range(2)]
+@pytest.fixture(scope='module')
+def together(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of the trainings in two processes, and what they printed."""
+    folder = tmp_path_factory.mktemp('together')
+    (folder / 'program.py').write_text(PROGRAM)
+    launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    return folder, run(*launch, folder / 'program.py', folder).stdout
 
 
-@pytest.mark.parametrize(('unused', 'accumulated'), [('used', '1'), ('unused', '2')])
-def test_processes_leave_out_a_step_together(
-    unused: str, accumulated: str, run: Run, tmp_path: Path, free_port: int
-) -> None:
+def told(printed: str, name: str) -> list[str]:
+    """What each of the two processes said of a training."""
+    return [re.search(rf'rank {rank}, {name}: (.*)', printed)[1] for rank in range(2)]
+
+
+@pytest.mark.parametrize('name', ['used', 'unused'])
+def test_processes_leave_out_a_step_together(name: str, together: tuple[Path, str]) -> None:
     """The second process gets a bad image in steps 3 and 4; both have the same weights at the end."""
-    first, second = two_processes(run, tmp_path, free_port, unused, '{5, 7}', accumulated)
+    folder, printed = together
+    first, second = told(printed, name)
     assert first == second and re.match(r'has -?\d', first)
-    log = log_of(tmp_path / 'work')
+    log = log_of(folder / name)
     assert '3 is left out' in log and '4 is left out' in log and 'images 7.png); 2 so far' in log
 
 
-def test_processes_stop_together(run: Run, tmp_path: Path, free_port: int) -> None:
+def test_processes_stop_together(together: tuple[Path, str]) -> None:
     """With the same message, which names the images of the process that has them."""
-    first, second = two_processes(run, tmp_path, free_port, 'used', 'set(range(5, 24, 2))', '1')
+    first, second = told(together[1], 'stopped')
     assert first == second
     assert re.match(r'ended: the loss was not finite in 5 steps in a row, the last is step 7 .* images 13.png\)', first)

@@ -1,14 +1,18 @@
-"""Where the tests of the tools run, and how a mistake is made."""
+"""Where the tests of the tools run, how a mistake is made, and how a config is written."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mmengine.config import Config
 
 from mmcv_custom.engine.runner import LAUNCHERS
-from tests.tools.helpers import DETECTOR, Mistake, everything
+from tests.tools.helpers import DETECTION, DETECTOR, NAMES, SEGMENTATION, Mistake, Write, everything
+from tools import new_config
+from tools.demo import digits
 
 CONFIGS = {
     'empty.py': b'',
@@ -64,3 +68,34 @@ def mistake(cluttered: Path, monkeypatch: pytest.MonkeyPatch) -> Mistake:
         return text
 
     return start
+
+
+@pytest.fixture(scope='session')
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dataset of the demo in data/digits; every digit is in every split."""
+    folder = tmp_path_factory.mktemp('dataset')
+    digits.generate(folder / 'data/digits', train=8, val=5, size=64)
+    return folder
+
+
+@pytest.fixture
+def place(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a copy of the dataset, in which the test runs."""
+    shutil.copytree(dataset, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def write(place: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Runs the tool and reads what it wrote; ``data`` replaces the dataset of the demo."""
+
+    def call(name: str, *arguments: str, data: list[str] | None = None) -> Config:
+        segments = 'upernet' in name or 'mask2former' in name or 'segformer' in name
+        default = [*SEGMENTATION, *(() if '--classes' in arguments else ('--classes', *NAMES))]
+        data = data if data is not None else default if segments else DETECTION
+        monkeypatch.setattr('sys.argv', ['new_config.py', name, *data, *arguments])
+        new_config.main()
+        return Config.fromfile(arguments[arguments.index('--out') + 1] if '--out' in arguments else 'my_digits.py')
+
+    return call

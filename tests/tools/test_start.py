@@ -317,8 +317,13 @@ def test_undefined_metrics_are_explained() -> None:
 
 
 def test_importing_changes_nothing(run: Run) -> None:
-    program = 'import mmcv_custom.cli.terminal, sys, warnings; print(type(sys.stdout).__name__, *warnings.filters)'
-    printed = run('-c', program).stdout
-    assert printed.startswith('TextIOWrapper ') and 'faster_coco_eval' not in printed
-    printed = run('-c', program.replace('print', 'mmcv_custom.cli.terminal.quiet_terminal(); print')).stdout
-    assert printed.startswith('QuietStream ') and 'faster_coco_eval' in printed
+    program = """
+import sys, warnings
+import mmcv_custom.cli.terminal
+print(type(sys.stdout).__name__, *warnings.filters)
+mmcv_custom.cli.terminal.quiet_terminal()
+print(type(sys.stdout).__name__, *warnings.filters)
+"""
+    imported, quiet = run('-c', program).stdout.splitlines()
+    assert imported.startswith('TextIOWrapper ') and 'faster_coco_eval' not in imported
+    assert quiet.startswith('QuietStream ') and 'faster_coco_eval' in quiet
