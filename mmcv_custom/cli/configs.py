@@ -177,8 +177,8 @@ def check_config(cfg: Config, loop: str) -> None:
         template = hook.get('filename_tmpl')
         if template is not None and not _numbers_files(template):
             fail(
-                f'default_hooks.checkpoint.filename_tmpl of {cfg.filename} must be a file name with a place for a number,'
-                f' as in iter_{{}}.pth, got {template!r}'
+                f'default_hooks.checkpoint.filename_tmpl of {cfg.filename} must be a file name with a place for a'
+                f' number, as in iter_{{}}.pth, got {template!r}'
             )
 
 
