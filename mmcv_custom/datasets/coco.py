@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from array import array
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -19,6 +17,7 @@ from mmcv_custom.errors import UserError
 
 from .coco_fields import is_box, is_flag, is_id, is_number, number_or_nan
 from .coco_masks import mask_faults, rle_size
+from .contexts import no_garbage_collection
 from .json_stream import JsonMembers, decode
 
 BLOCK = 4096  # annotations that are looked at together
@@ -78,7 +77,7 @@ class CocoFile:
         self.categories: list[dict[str, Any]] = []
         self.faults: list[Fault] = []
         self._positions = array('q')  # of the annotations, in characters
-        with _no_garbage_collection():
+        with no_garbage_collection():
             found = self._read(_text(path))
         self.lacks = [name for name in _LISTS if name not in found]
 
@@ -211,18 +210,6 @@ def _ids(values: list[Any]) -> NDArray[Any]:
 def _rows_of(ids: NDArray[Any], items: Sequence[dict[str, Any]]) -> NDArray[np.int64]:
     rows = {item.get('id'): row for row, item in enumerate(items) if isinstance(item.get('id'), Hashable)}
     return np.fromiter(map(rows.get, ids.tolist(), repeat(-1)), np.int64, len(ids))
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """JSON holds no cycles, and looking for some takes a quarter of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _text(path: str) -> str:

@@ -39,7 +39,7 @@ def check_boxes(
         errors: Adds an error for each row that it is given.
 
     Returns:
-        (N,) whether mmdet trains on the annotation.
+        (N,) whether mmdet loads the annotation, as an object or as a crowd.
     """
     boxes = file.boxes
     finite = np.isfinite(boxes).all(1)
@@ -76,11 +76,8 @@ def check_boxes(
     if _check_all(file, source, report, placed, overlaps, sizes):
         return used
     over = (boxes[:, :2] < -ROUNDING).any(1) | (boxes[:, :2] + boxes[:, 2:] > sizes + ROUNDING).any(1)
-    report.note(source.split, 'boxes outside of their image', int(np.sum(placed & ~overlaps & large)))
-    report.note(source.split, 'boxes over the border', int(np.sum(overlaps & over)))
-    report.note(source.split, 'boxes below a pixel', int(np.sum(placed & ~large)))
-    report.note(source.split, 'objects with an area of 0', int(np.sum(overlaps & large & (file.areas <= 0))))
-    _check_repeated(file, source, report, used)
+    report.note(source.split, 'boxes over the border', int(np.sum(used & ~file.crowd & over)))
+    _check_repeated(file, source, report, used & ~file.crowd)
     return used
 
 

@@ -109,8 +109,10 @@ class _Repair:
         self._boxes()
         self._flags_and_areas()
         self._ids()
-        if classes is not None and not isinstance(classes, str) and self.rules.by_name:
-            self._categories(classes)
+        if not self.rules.sorted_ids:  # else labels follow the ids of the categories
+            if classes is not None and not isinstance(classes, str) and self.rules.by_name:
+                self._categories(classes)
+            self._category_ids()
         self.changes = +self.changes  # without zeros
 
     def _references(self, key: str, items: list[Item]) -> None:
@@ -252,3 +254,26 @@ class _Repair:
         if chosen != order[: len(chosen)]:
             self.categories[:] = order
             self.changes['categories in another order'] += len(order)
+
+    def _category_ids(self) -> None:
+        """Numbers the categories if a metric reads them and some ids are strings: as these say, else sorted by name.
+
+        Splits with the same categories get the same numbers, and labels stay: they follow the order in the file.
+        """
+        ids = [category.get('id') for category in self.categories]
+        names = [str(category.get('name')) for category in self.categories]
+        if not evaluates_file(self.source, 'CocoMetric', 'LVISMetric') or not any(isinstance(i, str) for i in ids):
+            return
+        if not all(map(is_id, ids)) or len(set(ids)) < len(ids) or len(set(names)) < len(names):
+            return  # there is no one right answer
+        numbers = [int(text) if (text := str(identity)).isdecimal() else None for identity in ids]
+        if None in numbers or len(set(numbers)) < len(numbers):
+            place = {name: number for number, name in enumerate(sorted(names), 1)}
+            numbers = [place[name] for name in names]
+        new = dict(zip(ids, numbers, strict=True))
+        for category in self.categories:
+            category['id'] = new[category['id']]
+        for annotation in self.annotations:
+            if is_id(annotation.get('category_id')):
+                annotation['category_id'] = new.get(annotation['category_id'], annotation['category_id'])
+        self.changes['ids of categories'] += len(ids)

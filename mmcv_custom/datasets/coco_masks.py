@@ -11,6 +11,7 @@ import numpy as np
 from .coco_fields import FARTHEST, is_number
 from .report import Harm
 from .rle import compressed_sums
+from .texts import some
 
 # What a mask does to a training with masks, and to an evaluation of masks; None: nothing.
 MASK_HARMS: dict[str, tuple[Harm | None, Harm | None]] = {
@@ -130,14 +131,13 @@ def _fault_of_polygons(mask: list[Any]) -> tuple[str, str] | None:
         if part and max(map(abs, part)) >= FARTHEST:
             return 'mask far outside', f'a polygon reaches to {max(part, key=abs):g}, which no image does'
     if not any(map(is_good_part, mask)):
-        return 'polygon too short', f'its polygons have {_lengths(mask)} numbers, expected 6 or more: three points'
+        return (
+            'polygon too short',
+            f'its polygons have {some(map(len, mask))} numbers, expected 6 or more: three points',
+        )
     if any(len(part) % 2 for part in mask):
-        return 'polygon of an odd number', f'its polygons have {_lengths(mask)} numbers, expected pairs'
+        return 'polygon of an odd number', f'its polygons have {some(map(len, mask))} numbers, expected pairs'
     if all(map(is_good_part, mask)):
         return None
     kind = 'short polygon' if is_good_part(mask[0]) else 'short polygon first'
-    return kind, f'its polygons have {_lengths(mask)} numbers, expected 6 or more in each: three points'
-
-
-def _lengths(mask: list[Any]) -> str:
-    return ', '.join(str(len(part)) for part in mask[:4]) + (', ...' if len(mask) > 4 else '')
+    return kind, f'its polygons have {some(map(len, mask))} numbers, expected 6 or more in each: three points'

@@ -6,7 +6,7 @@ import difflib
 import operator
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from .coco import CocoFile
 from .coco_fields import is_id
 from .report import Harm, Report
 from .sources import Source
+from .texts import some
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ def check_categories(
         text = f'{source.key}.metainfo.classes is the string {classes!r}, expected a tuple: ({classes!r},)'
         report.error(Harm.WRONG, 'classes', source.split, text)
         return
+    texts = [category['id'] for category in file.categories if isinstance(category['id'], str)]
+    if texts and evaluates_file(source, 'CocoMetric', 'LVISMetric'):
+        text = f'the ids {some(texts)} of categories are strings, which the metric cannot read; expected whole numbers'
+        error(Harm.FAILS, 'category id', text + ('' if rules.sorted_ids else ', which --fix writes'))
     if classes is None or not file.categories:
         return
     for name, count in Counter(classes).items():
@@ -82,16 +87,16 @@ def check_categories(
             error(Harm.WRONG, 'classes', f'{source.key}.metainfo.classes has {name!r} {count} times; keep one')
     names = [category['name'] for category in rules.chosen(file, classes)]
     if rules.by_name:
-        _compare_chosen(file, source, report, classes, names, error)
+        _compare_chosen(file, source, report, classes, names, rules, error)
     elif sorted(names) == sorted(classes) and list(names) != list(classes):
-        error(Harm.WRONG, 'order of classes', _order(names, classes))
+        error(Harm.WRONG, 'order of classes', _order(names, classes, rules))
     elif len(names) != len(classes):
         text = f'{source.cfg.get("type")} uses all {len(names)} categories of the file, '
         error(Harm.WRONG, 'classes', text + f'and {source.key}.metainfo.classes has {len(classes)} names')
     else:
         differing = sum(name != other for name, other in zip(names, classes, strict=True))
         if differing == len(names):
-            error(Harm.WRONG, 'no class matches', f'its categories are {_list(names)}, the classes {_list(classes)}')
+            error(Harm.WRONG, 'no class matches', f'its categories are {some(names)}, the classes {some(classes)}')
         report.note(source.split, 'classes spelled otherwise than in the file', differing)
 
 
@@ -101,20 +106,21 @@ def _compare_chosen(
     report: Report,
     classes: Sequence[str],
     names: Sequence[str],
+    rules: CocoRules,
     error: Callable[[Harm, str, str], None],
 ) -> None:
     known = [category['name'] for category in file.categories]
     missing = [name for name in classes if name not in known]
     if not names:
-        text = f'no class of {source.key}.metainfo.classes ({_list(classes)}) is a category of the file'
-        way_out = f'write metainfo=dict(classes=({_list(known, 20)},)), and num_classes={len(known)} in the heads'
-        error(Harm.FAILS, 'no class matches', f'{text}, which has {_list(known)}; {way_out}')
+        text = f'no class of {source.key}.metainfo.classes ({some(classes)}) is a category of the file'
+        way_out = f'write metainfo=dict(classes=({some(known, 20)},)), and num_classes={len(known)} in the heads'
+        error(Harm.FAILS, 'no class matches', f'{text}, which has {some(known)}; {way_out}')
         return
     expected = [name for name in classes if name in names]
     if list(names) != list(dict.fromkeys(expected)) and len(set(names)) == len(names):
-        error(Harm.WRONG, 'order of classes', _order(names, expected))
+        error(Harm.WRONG, 'order of classes', _order(names, expected, rules))
     others = [name for name in known if name not in classes]
-    left = f', of which {_list(others)} are not chosen' if others else ''
+    left = f', of which {some(others)} are not chosen' if others else ''
     last = max(i for i, name in enumerate(classes) if name in names)
     for i, name in enumerate(classes):
         if name not in missing:
@@ -133,34 +139,15 @@ def _compare_chosen(
     report.note(source.split, 'categories that are not chosen', len(others))
 
 
-def _order(names: Sequence[str], classes: Sequence[str]) -> str:
+def _order(names: Sequence[str], classes: Sequence[str], rules: CocoRules) -> str:
     i = next(i for i, (name, other) in enumerate(zip(names, classes, strict=False)) if name != other)
-    return (
-        f'labels follow the order of the categories in the file: label {i} is {names[i]!r}, and metainfo.classes calls '
-        f'it {classes[i]!r}; use --fix, which sorts the categories, or write '
-        f'metainfo=dict(classes=({_list(names, 20)},)) for all splits'
-    )
-
-
-def compare_categories(
-    train: CocoFile,
-    other: CocoFile,
-    classes: Sequence[str] | None,
-    report: Report,
-    split: str = 'val',
-    rules: CocoRules = DEFAULT_RULES,
-) -> None:
-    """Compares the labels of two files: the same label must mean the same category in both. Ids may differ."""
-    names, others = ([category['name'] for category in rules.chosen(file, classes)] for file in (train, other))
-    for label, (name, other_name) in enumerate(zip(names, others, strict=False)):
-        if name != other_name:
-            text = f'label {label} is {name!r} in {train.path} and {other_name!r} in {other.path}; '
-            text += 'list the same categories in the same order in both, or use --fix'
-            report.error(Harm.WRONG, 'labels differ', split, text)
-            return
-    if len(names) != len(others):
-        text = f'{train.path} has {len(names)} of the classes and {other.path} has {len(others)}; list all in both'
-        report.error(Harm.FAILS, 'labels differ', split, text)
+    if rules.sorted_ids:
+        follow, way_out = 'ids of the categories', 'number the categories in the order of metainfo.classes'
+    else:
+        follow, way_out = 'order of the categories in the file', 'sort the categories as metainfo.classes'
+        way_out += ', which --fix does' if rules.by_name else ''
+    is_so = f'label {i} is {names[i]!r}, and metainfo.classes calls it {classes[i]!r}'
+    return f'labels follow the {follow}: {is_so}; {way_out}'
 
 
 def _similar(name: str, known: Sequence[str]) -> str | None:
@@ -179,7 +166,3 @@ def same_letters(name: str, other: str) -> bool:
     """Whether two names differ in case, spaces and signs only."""
     letters, others = (''.join(char for char in text.casefold() if char.isalnum()) for text in (name, other))
     return letters == others != ''
-
-
-def _list(names: Sequence[Hashable], limit: int = 5) -> str:
-    return ', '.join(map(repr, names[:limit])) + (', ...' if len(names) > limit else '')

@@ -93,8 +93,6 @@ class _Annotations:
         used = check_boxes(file, self.source, self.report, self.chosen, self.errors)
         if needs_masks:
             self._check_masks(used if split == 'train' else self.chosen)
-        for name, flags in (('crowd', file.crowd), ('ignored', file.ignore)):
-            self.report.note(split, f'{name} objects', int(np.sum(flags & self.chosen)))
         left_out = (file.crowd | file.ignore)[self.chosen]
         if len(left_out) and left_out.all():
             text = f'{file.path}: all {len(left_out)} objects are marked iscrowd or ignore; there is none left to '
@@ -113,7 +111,8 @@ class _Annotations:
     def _check_fields(self) -> None:
         for kind, faults in _by_kind(self.file, lambda kind: kind not in MASK_HARMS).items():
             self.errors(Harm.FAILS, kind, np.array(list(faults), np.int64), faults.__getitem__)
-        lacking = np.flatnonzero(~self.file.has_area & self.chosen)
+        # mmdet reads it before it looks at the category.
+        lacking = np.flatnonzero(~self.file.has_area & ~self.file.ignore & (self.file.image_rows >= 0))
         self.errors(Harm.FAILS, 'no area', lacking, lambda row: 'area is absent, which mmdet needs; --fix adds it')
         if evaluates_file(self.source, 'CocoMetric'):
             lacking = np.flatnonzero(~self.file.has_crowd & self.chosen)

@@ -12,12 +12,13 @@ from contextlib import contextmanager, redirect_stdout
 @contextmanager
 def silence() -> Iterator[None]:
     """Keeps what datasets and metrics log and print off the terminal."""
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with redirect_stdout(io.StringIO()):
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 @contextmanager

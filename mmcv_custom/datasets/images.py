@@ -15,6 +15,8 @@ MASKS = 500  # images and masks that are decoded without --full
 
 Image.MAX_IMAGE_PIXELS = None
 ORIENTATION = 0x0112  # EXIF tag
+# Formats that mmcv turns as EXIF says. It loads others as they are stored, TIFF turned by their own tag like Pillow.
+TURNED = ('JPEG', 'MPO', 'PNG')
 T = TypeVar('T')
 
 
@@ -26,7 +28,7 @@ class Header:
         width, height: Stored size in pixels.
         mode: Pillow's name of the channels, such as ``'RGB'``, ``'L'``, ``'P'`` or ``'I;16'``.
         format: Pillow's name of the format, such as ``'PNG'``.
-        orientation: EXIF orientation, 1 to 8; 1 is upright.
+        orientation: EXIF orientation that mmcv applies, 1 to 8; 1 is upright.
     """
 
     width: int
@@ -50,7 +52,8 @@ def read_header(path: str) -> Header:
     try:
         with Image.open(path) as image:
             # Pillow would decode a PNG without EXIF data, to look for them behind the pixels.
-            exif = image.getexif() if image.format != 'PNG' or 'exif' in image.info else {}
+            has_exif = image.format in TURNED and (image.format != 'PNG' or 'exif' in image.info)
+            exif = image.getexif() if has_exif else {}
             orientation = exif.get(ORIENTATION, 1)
             width, height = image.size
             header = Header(

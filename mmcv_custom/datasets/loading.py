@@ -47,10 +47,23 @@ class Loading:
         transforms: The pipeline's transforms, built.
         fixed: Key of an array, such as ``'gt_seg_map'``. A transform that changes its height or width also ends the
             loading.
+        count: Counts something in the results, such as objects; ``None`` where there is nothing to count.
+
+    Attributes:
+        counts: For the last image, what ``count`` found behind each transform: (transform, number).
+
+    Raises:
+        Exception: Whatever a transform raises on data that it cannot handle.
     """
 
-    def __init__(self, transforms: Sequence[Callable[[Results], Results | None]], fixed: str | None = None) -> None:
-        self.transforms, self.fixed = list(transforms), fixed
+    def __init__(
+        self,
+        transforms: Sequence[Callable[[Results], Results | None]],
+        fixed: str | None = None,
+        count: Callable[[Results], int | None] | None = None,
+    ) -> None:
+        self.transforms, self.fixed, self.count = list(transforms), fixed, count
+        self.counts: list[tuple[Callable, int]] = []
 
     def __call__(self, data_info: Mapping[str, Any]) -> Results | None:
         """Runs the loading transforms on an image.
@@ -63,6 +76,7 @@ class Loading:
         """
         while True:
             results: Results | None = copy.deepcopy(dict(data_info))
+            self.counts = []
             for place, transform in enumerate(self.transforms):
                 assert results is not None
                 shape = self._shape(results)
@@ -74,6 +88,8 @@ class Loading:
                     break  # the transform may have changed the results in place: start again without it
                 if results is None:
                     return None
+                if self.count and (number := self.count(results)) is not None:
+                    self.counts.append((transform, number))
             else:
                 return results
 

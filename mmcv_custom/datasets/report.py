@@ -24,7 +24,7 @@ class Report:
     Attributes:
         contents: What was checked, per split: counts such as ``{'images': 8, 'objects': 54}``.
         notes: Per split, what is worth knowing and stops nothing: counts by description, such as
-            ``{'crowd objects': 9}``.
+            ``{'grey images': 9}``.
         unchecked: What does not apply to these data, in words, each once.
     """
 
@@ -54,7 +54,10 @@ class Report:
             self._hidden[key] += 1
 
     def note(self, split: str, description: str, count: int = 1) -> None:
-        """Counts something that data of the field legitimately hold, such as ``'crowd objects'``."""
+        """Counts something that data of the field legitimately hold, such as ``'grey images'``.
+
+        The summary adds the count to the description, unless this begins with it: ``'9 of 54 objects are not used'``.
+        """
         if count:
             self.notes[split][description] += count
 
@@ -86,7 +89,7 @@ class Report:
         for split, counts in self.contents.items():
             parts.append(f'{split}: ' + ', '.join(f'{count:,} {name}' for name, count in counts.items()))
         for split, notes in self.notes.items():
-            parts.append(f'notes on {split}: ' + ', '.join(f'{name} ({count:,})' for name, count in notes.items()))
+            parts.append(f'notes on {split}: ' + ', '.join(_counted(name, count) for name, count in notes.items()))
         if self.unchecked:
             parts.append(f'not checked: {", ".join(self.unchecked)}')
         return '; '.join(parts)
@@ -108,3 +111,7 @@ class Report:
             'notes': {split: dict(counts) for split, counts in self.notes.items()},
             'unchecked': self.unchecked,
         }
+
+
+def _counted(name: str, count: int) -> str:
+    return name if name[:1].isdigit() else f'{name} ({count:,})'

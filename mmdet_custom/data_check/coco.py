@@ -19,9 +19,10 @@ from mmcv_custom.datasets.coco import CocoFile
 from mmcv_custom.datasets.coco_fix import fix_annotations
 from mmcv_custom.datasets.coco_structure import CocoRules, check_structure
 from mmcv_custom.datasets.images import MASKS, Header, read_header, sample
+from mmcv_custom.datasets.texts import in_words, some
 
-from .objects import mask_box, match, median_iou, some, truth_of
-from .detection import DetectionCheck, in_words
+from .detection import UNUSED, DetectionCheck
+from .objects import mask_box, match, median_iou, truth_of
 from .oracle import Truth, Verdict, can_judge, judge
 
 # Reasons why a dataset does not use an object.
@@ -43,6 +44,8 @@ class CocoCheck(DetectionCheck):
 
     def fix(self, folder: str) -> list[str]:
         """Writes a repaired annotation file. See the base class."""
+        if not self._is_here():
+            return []
         return fix_annotations(self.source, folder, self.named_classes(), self.rules)
 
     @property
@@ -51,8 +54,16 @@ class CocoCheck(DetectionCheck):
         self._file = self._file or CocoFile.read(str(self.source.path('ann_file')))
         return self._file
 
+    def _is_here(self) -> bool:
+        """Whether the annotation file is on this machine, or should be."""
+        path = self.source.path('ann_file') or ''
+        return os.path.exists(path) or (self.source.is_local and '://' not in path)
+
     def structure(self) -> None:
         """Looks at all fields of the annotation file, and at the headers of the images."""
+        if not self._is_here():
+            self.report.leave_out(f'annotation file of {self.source.key} (it is not on this machine)')
+            return
         loads_masks = any(transform.get('with_mask') for transform in self.source.transforms())
         needs_masks = loads_masks or any('segm' in metric.get('metric', ()) for metric in self.source.evaluators)
         path = self.source.path('ann_file')
@@ -71,34 +82,42 @@ class CocoCheck(DetectionCheck):
             f'are {some(names)} and metainfo.classes {some(self.classes)}'
         )
 
+    def conservation(self) -> None:
+        """Builds the dataset and compares it with its file. See the base class."""
+        if self._is_here():
+            super().conservation()
+
     def compare(self, dataset: Any, infos: Sequence[Mapping[str, Any]]) -> None:
         """Compares every object of the file with what the dataset made of it."""
+        super().compare(dataset, infos)
         file = self.file
         labels, unknown = match(file, infos)
         used = labels >= 0
-        self.count_classes(Counter(labels[used].tolist()))
         self._compare_names(file, labels)
-        if unknown:
-            self.report.note(self.source.split, f'objects that {self.source.cfg["type"]} changes or adds', unknown)
         reasons = self._reasons(file, dataset, infos)
         lost = Counter(reasons[~used].tolist())
-        if len(used) and not used.any():
-            causes = ', '.join(f'{count} {reason}' for reason, count in lost.most_common())
-            self._lost(
-                'no object is used', f'{file.path}: none of its {len(used)} objects is used: {causes}', len(used)
-            )
+        if unknown:
+            self.report.note(self.source.split, f'objects that {self.source.cfg["type"]} changes or adds', unknown)
+            lost[UNKNOWN] -= unknown
+            if lost[UNKNOWN] <= 0:
+                return  # which objects of the file they were, nobody can say
+        causes = ', '.join(f'{count:,} {reason}' for reason, count in lost.most_common())
+        total, kept = len(used), len(used) - sum(lost.values())
+        if total and not kept:
+            self._lost('no object is used', f'{file.path}: none of its {total} objects is used: {causes}', total)
             return
-        for reason, count in lost.items():
-            if reason in FAULTS:
+        for reason in FAULTS:
+            if lost[reason]:
                 row = np.flatnonzero(~used & (reasons == reason))[0]
                 self._lost(
-                    'objects not used',
-                    f'{file.path}: {count} of {len(used)} objects are not used: {reason}, such as annotation '
+                    UNUSED,
+                    f'{file.path}: {lost[reason]} of {total} objects are not used: {reason}, such as annotation '
                     f'{file.ids[row]} with bbox {file.boxes[row].tolist()}',
-                    count,
+                    lost[reason],
                 )
-            else:
-                self.report.note(self.source.split, f'objects not used: {reason}', count)
+        self.report.note(
+            self.source.split, f'{total - kept:,} of {total:,} objects are not used: {causes}', total - kept
+        )
 
     def _compare_names(self, file: CocoFile, labels: NDArray[np.int64]) -> None:
         """Reports categories that are trained under the name of another one."""
@@ -118,13 +137,16 @@ class CocoCheck(DetectionCheck):
         if wrong:
             self._wrong(
                 f'{file.path}: {len(wrong)} categories have other names in metainfo.classes of {self.source.key}: '
-                f'{wrong[0]}; write the classes in the order of the categories'
+                f'{wrong[0]}; name the categories of the file as metainfo.classes and sort them alike, which --fix does'
             )
 
     def _reasons(self, file: CocoFile, dataset: Any, infos: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
         """(N,) why each object of the file may be left out; the first reason of several."""
         loaded = {info['img_id'] for info in infos}
         selected = getattr(dataset, 'cat2label', {})
+        # One flag per image and category and a last one, for objects that have none.
+        is_loaded = np.array([image.get('id') in loaded for image in file.images] + [False])
+        is_selected = np.array([category.get('id') in selected for category in file.categories] + [False])
         sizes = np.concatenate([file.sizes, [[np.nan, np.nan]]])[file.image_rows]
         x, y, width, height = file.boxes.T
         with np.errstate(invalid='ignore'):
@@ -132,15 +154,15 @@ class CocoCheck(DetectionCheck):
             narrow = (width < 1) | (height < 1)
         reasons = np.full(len(file), UNKNOWN, object)
         # The last one that is written is the first reason.
-        reasons[~np.isin(file.image_ids, list(loaded))] = 'image left out'
+        reasons[~is_loaded[file.image_rows]] = 'image left out'
         reasons[file.areas <= 0] = 'area not positive'
-        reasons[narrow] = 'box under a pixel'
+        reasons[narrow] = 'narrower than a pixel'
         reasons[outside] = 'box outside of the image'
         reasons[self._inside_of_image(file, np.flatnonzero(outside))] = WRONG_SIZE
         reasons[~np.isfinite(file.boxes).all(1)] = NOT_FINITE
         reasons[file.crowd] = 'crowd'
         reasons[file.ignore] = 'flag "ignore"'
-        reasons[~np.isin(file.category_ids, list(selected))] = 'class not selected'
+        reasons[~is_selected[file.category_rows]] = 'class not selected'
         return reasons
 
     def _inside_of_image(self, file: CocoFile, rows: NDArray[np.int64]) -> list[int]:
@@ -187,7 +209,9 @@ class CocoCheck(DetectionCheck):
             )
 
     def labels(self) -> dict[str, int]:
-        """The label of each category by its name, as the built dataset gives it."""
+        """The label of each category by its name, as the built dataset gives it; none of files on other machines."""
+        if not (self.source.is_local and self._is_here()):
+            return {}
         if self.mapping is None:  # the dataset was not built yet: its categories alone decide
             with TemporaryDirectory() as folder:
                 file = Path(folder, 'categories.json')
@@ -199,10 +223,12 @@ class CocoCheck(DetectionCheck):
 
     def oracle(self, train: DatasetCheck | None) -> None:
         """Judges the objects of the annotation file as predictions, with the metrics of the config."""
+        if not (self.source.is_local and self._is_here()):
+            return  # said before
         labels = (train or self).labels()
         for metric in self.source.evaluators:
             if not can_judge(metric):
-                self.report.leave_out(f'{metric.get("type")} on the truth of {self.source.key}')
+                self.leave_out_metric(metric)
                 continue
             try:
                 self._judge(metric, labels)
@@ -212,9 +238,12 @@ class CocoCheck(DetectionCheck):
     def _judge(self, metric: Mapping[str, Any], labels: Mapping[str, int]) -> None:
         predicted = self._truth(self.file)
         ids = [image['id'] for image in predicted.images]
+        if not ids:
+            self.leave_out_metric(metric, 'which has no objects')
+            return
         judged_by = CocoFile.read(str(metric.get('ann_file') or self.file.path))
         truth = predicted if judged_by is self.file else truth_of(judged_by, ids, self.shapes)
-        if not ids or len(truth.images) < len(ids):
+        if len(truth.images) < len(ids):
             self.report.error(
                 Harm.FAILS,
                 'other images',
@@ -238,7 +267,8 @@ class CocoCheck(DetectionCheck):
         labels: Mapping[str, int],
     ) -> None:
         scores = ', '.join(f'{name} {score:.3f}' for name, score in verdict.scores.items())
-        classes = [f'{name} {score:.3f}' for name, score in sorted(verdict.classes.items(), key=lambda item: item[1])]
+        worst = sorted(verdict.classes.items(), key=lambda item: item[1])
+        classes = some([f'{name} {score:.3f}' for name, score in worst], show=str)
         images = [
             str(image.get('file_name', image['id']))
             for image in truth.images
@@ -246,7 +276,7 @@ class CocoCheck(DetectionCheck):
         ]
         self._wrong(
             f'{self.file.path}: its own objects as predictions reach {scores} in {metric["type"]}, expected 1.0, so no '
-            f'model can do better; classes that lose: {some(classes)}; images: {some(images)}; compare their ids, '
+            f'model can do better; classes that lose: {classes}; images: {some(images, show=str)}; compare their ids, '
             f'categories, sizes and masks with {metric.get("ann_file")}',
             kind='truth is not reached',
         )
@@ -293,6 +323,10 @@ class Objects365V2Check(CocoCheck):
 @DATA_CHECKS.register_module(name='CocoPanopticDataset')
 class PanopticCheck(DetectionCheck):
     """Checks nothing: segments of panoptic files have no boxes."""
+
+    def structure(self) -> None:
+        """Says so."""
+        self.report.leave_out(f'{self.source.key} ({self.source.cfg["type"]}: segments of panoptic files)')
 
     def conservation(self) -> None:
         """Nothing that :meth:`structure` has not said."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm, class_of, sile
 from mmcv_custom.datasets.contexts import no_garbage_collection
 from mmcv_custom.datasets.images import MASKS, sample
 from mmcv_custom.datasets.loading import Loading
+from mmcv_custom.datasets.texts import in_words, some
 
 UNUSED = 'objects not used'
 
@@ -41,6 +41,9 @@ class DetectionCheck(DatasetCheck):
 
     def conservation(self) -> None:
         """Builds the dataset, compares it with its files, and loads a sample of its images."""
+        if not self.source.is_local:
+            self.report.leave_out(f'{self.source.key} as it is loaded (its files are not on this machine)')
+            return
         # No pipeline: the images are loaded below. Not serialized: this takes time and memory.
         dataset = self.source.build(pipeline=[], serialize_data=False, lazy_init=True)
         try:
@@ -52,12 +55,16 @@ class DetectionCheck(DatasetCheck):
         self.meta = dataset.metainfo
         self.mapping = getattr(dataset, 'cat2label', {})
         infos = dataset.data_list
-        self._images = [info['img_path'] for info in infos if 'img_path' in info]
         self.report.contents[self.source.split]['images'] += len(infos)
         if not infos:
             self._lost('no image is used', f'{self.source.key}: {self.why_empty(dataset)}')
             return
-        self.compare(dataset, infos)
+        try:
+            self._images = [info['img_path'] for info in infos if 'img_path' in info]
+            self.compare(dataset, infos)
+        except Exception as problem:  # of the entries that a dataset class makes
+            self._fails('objects cannot be read', f'{self.source.key}: {in_words(problem)}')
+            return
         to_load = sample(infos, len(infos) if self.full else MASKS)
         del dataset, infos  # a large part of the memory
         self.load(to_load)
@@ -77,63 +84,76 @@ class DetectionCheck(DatasetCheck):
         return 'there is no image, or none that shows one of its classes; look at ann_file and metainfo.classes'
 
     def compare(self, dataset: Any, infos: Sequence[Mapping[str, Any]]) -> None:
-        """Counts the objects of each class."""
+        """Counts the objects of each class, and names the classes without any."""
+        split = self.source.split
         labels = Counter(
             instance['bbox_label'] for info in infos for instance in info['instances'] if not instance['ignore_flag']
         )
-        self.count_classes(labels)
-
-    def count_classes(self, labels: Mapping[int, int]) -> None:
-        """Reports objects by label: how many there are, and classes without any."""
-        split = self.source.split
         self.report.contents[split]['objects'] += sum(labels.values())
         without = [name for label, name in enumerate(self.classes) if not labels.get(label)]
-        self.report.note(split, 'classes without objects', len(without))
+        self.report.note(split, f'classes without objects: {some(without)}', len(without))
 
     def load(self, infos: Sequence[Mapping[str, Any]]) -> None:
         """Loads images with the pipeline of the config, up to its first random transform."""
         pipeline = self.source.build(lazy_init=True).pipeline.transforms
-        loading = Loading(pipeline)
+        loading = Loading(pipeline, count=_objects_in)
         for info in infos:
-            name = info.get('img_path')
             try:
                 results = loading(info)
+                if results is None:
+                    self.report.note(self.source.split, 'images refused by the pipeline')
+                    continue
+                if 'ori_shape' in results and 'img_id' in info:
+                    self.shapes[info['img_id']] = results['ori_shape'][:2]
+                self.compare_loaded(info, results, loading.counts)
             except Exception as problem:  # of any transform, on damaged data
-                self._fails('image cannot be loaded', f'{name}: {in_words(problem)}')
-                continue
-            if results is None:
-                self.report.note(self.source.split, 'images refused by the pipeline')
-                continue
-            if 'ori_shape' in results:
-                self.shapes[info['img_id']] = results['ori_shape'][:2]
-            self.compare_loaded(info, results)
+                self._fails('image cannot be loaded', f'{info.get("img_path")}: {in_words(problem)}')
 
-    def compare_loaded(self, info: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-        """Reports differences between one image's entry and what was loaded."""
-        height, width = results.get('ori_shape', (info['height'], info['width']))[:2]
-        if (info['height'], info['width']) != (height, width):
+    def compare_loaded(
+        self, info: Mapping[str, Any], results: Mapping[str, Any], counts: Sequence[tuple[Any, int]]
+    ) -> None:
+        """Reports differences between one image's entry and what was loaded.
+
+        Args:
+            info: The entry.
+            results: What was loaded.
+            counts: (transform, objects behind it) for each transform that ran.
+        """
+        said, loaded = (info.get('height'), info.get('width')), results.get('ori_shape', ())[:2]
+        if None not in said and loaded and said != tuple(loaded):
+            height, width = loaded
             self.report.error(
                 Harm.WRONG,
                 'image of another size',
                 self.source.split,
-                f'{info["img_path"]} is loaded with {width}x{height} pixels, the annotations say '
-                f'{info["width"]}x{info["height"]}: boxes and masks may lie beside the objects; write the size of the '
-                'image as it is loaded (turned as EXIF says) and annotations in its pixels',
+                f'{info["img_path"]} is loaded with {width}x{height} pixels, the annotations say {said[1]}x{said[0]}: '
+                'boxes and masks may lie beside the objects; write the size of the image as it is loaded (turned as '
+                'EXIF says) and annotations in its pixels',
             )
         before = sum(not instance['ignore_flag'] for instance in info['instances'])
-        flags = results.get('gt_ignore_flags')
-        if flags is not None and (lost := before - int(np.count_nonzero(~np.asarray(flags, bool)))):
-            self._lost(
-                UNUSED,
-                f'{lost} of {before} objects of {info["img_path"]} are ignored when it is loaded: their masks are no '
-                'polygons of three or more points and no run lengths',
-                lost,
-            )
+        for transform, after in counts:
+            self._compare_counts(info, transform, before, after)
+            before = after
         masks = results.get('gt_masks')
         if masks is not None and len(masks):
             self.report.note(
                 self.source.split, 'masks without a pixel', int(np.count_nonzero(np.asarray(masks.areas) == 0))
             )
+
+    def _compare_counts(self, info: Mapping[str, Any], transform: Any, before: int, after: int) -> None:
+        """Objects that a loading transform ignores are lost; what others leave out is their purpose."""
+        if after >= before:
+            return
+        name, lost = type(transform).__name__, before - after
+        if any(base.__name__.startswith('Load') for base in type(transform).__mro__):
+            self._lost(
+                UNUSED,
+                f'{lost} of {before} objects of {info.get("img_path")} are ignored by {name}: their masks are no '
+                'polygons of three or more points and no run lengths',
+                lost,
+            )
+        else:
+            self.report.note(self.source.split, f'objects that {name} leaves out of the images loaded', lost)
 
     def labels(self) -> dict[str, int]:
         """The label of each class by its name, after :meth:`conservation`."""
@@ -146,7 +166,11 @@ class DetectionCheck(DatasetCheck):
     def oracle(self, train: DatasetCheck | None) -> None:
         """Says that no truth can be read independently of the dataset class."""
         for evaluator in self.source.evaluators:
-            self.report.leave_out(f'{evaluator.get("type")} on the truth of {self.source.key}')
+            self.leave_out_metric(evaluator)
+
+    def leave_out_metric(self, metric: Mapping[str, Any], reason: str = '') -> None:
+        """Says that a metric does not judge the truth, and why if it is not its kind."""
+        self.report.leave_out(f'{metric.get("type")} on the truth of {self.source.key}' + (reason and f' ({reason})'))
 
     def _fails(self, kind: str, text: str) -> None:
         self.report.error(Harm.FAILS, kind, self.source.split, text)
@@ -155,6 +179,7 @@ class DetectionCheck(DatasetCheck):
         self.report.error(Harm.LOST, kind, self.source.split, text, count)
 
 
-def in_words(problem: Exception) -> str:
-    """Type and text of an exception, shortened."""
-    return shorten(f'{type(problem).__name__}: {problem}', 300, placeholder=' ...')
+def _objects_in(results: Mapping[str, Any]) -> int | None:
+    """The number of objects that are not ignored; ``None`` before they are loaded."""
+    flags = results.get('gt_ignore_flags')
+    return None if flags is None else int(np.count_nonzero(~np.asarray(flags, bool)))

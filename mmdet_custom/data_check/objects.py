@@ -78,8 +78,3 @@ def median_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> float
     shared = np.clip(high - low, 0, None).prod(1)
     total = first[:, 2:].prod(1) + np.clip(second[:, 2:], 0, None).prod(1) - shared
     return float(np.median(shared / np.maximum(total, 1e-9)))
-
-
-def some(names: Sequence[str], count: int = 5) -> str:
-    """The first of some names, and how many more there are."""
-    return ', '.join(map(str, names[:count])) + (f' and {len(names) - count} more' if len(names) > count else '')

@@ -99,7 +99,7 @@ def judge(
         file.write_text(json.dumps({'images': truth.images, 'annotations': kept, 'categories': truth.categories}))
         built = METRICS.build({**options, 'metric': kinds, 'classwise': True, 'ann_file': str(file)})
         built.dataset_meta = dict(meta)
-        for sample in _predictions(predicted, labels, excluded, 'segm' in kinds):
+        for sample in _predictions(predicted, labels, excluded, 'segm' in kinds, is_lvis):
             built.process({}, [sample])
         scores = built.compute_metrics(built.results)
     overall = [f'{kind}_{"AP" if is_lvis else "mAP"}' for kind in kinds]
@@ -152,9 +152,12 @@ def to_rle(annotation: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, A
 
 
 def _predictions(
-    truth: Truth, labels: Mapping[str, int], excluded: set[Any], with_masks: bool
+    truth: Truth, labels: Mapping[str, int], excluded: set[Any], with_masks: bool, dense: bool
 ) -> Iterator[dict[str, Any]]:
-    """The data samples that a perfect model would return, one per image."""
+    """The data samples that a perfect model would return, one per image.
+
+    Masks are run lengths, or pixels if they are ``dense``, which LVISMetric needs.
+    """
     names = {category['id']: str(category['name']) for category in truth.categories}
     objects: dict[Any, list[Mapping[str, Any]]] = {image['id']: [] for image in truth.images}
     for annotation in truth.annotations:
@@ -165,14 +168,20 @@ def _predictions(
         height, width = truth.shapes[image_id]
         boxes = np.array([annotation['bbox'] for annotation in of_image], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        instances = {
+        instances: dict[str, Any] = {
             'bboxes': torch.from_numpy(boxes),  # float32 would shift thin boxes
             'scores': torch.ones(len(of_image)),
             'labels': torch.tensor([labels[names[a['category_id']]] for a in of_image], dtype=torch.int64),
         }
         if with_masks:
-            masks = np.zeros((len(of_image), height, width), bool)
-            for mask, annotation in zip(masks, of_image, strict=True):
-                mask[:] = mask_utils.decode(to_rle(annotation, (height, width)))
-            instances['masks'] = torch.from_numpy(masks)
+            masks = [to_rle(annotation, (height, width)) for annotation in of_image]
+            instances['masks'] = _pixels(masks, height, width) if dense else masks
         yield {'img_id': image_id, 'ori_shape': (height, width), 'pred_instances': instances}
+
+
+def _pixels(masks: Sequence[Mapping[str, Any]], height: int, width: int) -> torch.Tensor:
+    """(N, height, width) bool."""
+    pixels = np.zeros((len(masks), height, width), bool)
+    for place, mask in zip(pixels, masks, strict=True):
+        place[:] = mask_utils.decode(mask)
+    return torch.from_numpy(pixels)

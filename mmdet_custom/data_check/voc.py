@@ -12,8 +12,9 @@ from mmengine.registry import METRICS
 
 from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm, class_of, silence
 from mmcv_custom.datasets.images import MASKS, sample
+from mmcv_custom.datasets.texts import in_words
 
-from .detection import DetectionCheck, in_words
+from .detection import DetectionCheck
 from .oracle import BEST
 
 
@@ -23,12 +24,14 @@ class VOCCheck(DetectionCheck):
 
     def oracle(self, train: DatasetCheck | None) -> None:
         """Judges the boxes of the XML files as predictions, with the metric of VOC."""
+        if not self.source.is_local:
+            return  # said before
         labels = (train or self).labels()
         for evaluator in self.source.evaluators:
             if self._can_judge(evaluator):
                 self._judge(evaluator, labels)
             else:
-                self.report.leave_out(f'{evaluator.get("type")} on the truth of {self.source.key}')
+                self.leave_out_metric(evaluator)
 
     def _can_judge(self, evaluator: Mapping[str, Any]) -> bool:
         built_class = class_of(METRICS, evaluator)
