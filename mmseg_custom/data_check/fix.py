@@ -13,7 +13,7 @@ import numpy as np
 from mmseg.datasets import BaseSegDataset
 from numpy.typing import NDArray
 
-from mmcv_custom.datasets import Report, Source
+from mmcv_custom.datasets import Source
 from mmcv_custom.datasets.masks import (
     Mask,
     Values,
@@ -25,7 +25,7 @@ from mmcv_custom.datasets.masks import (
 )
 from mmcv_custom.errors import UserError
 
-from .layer import Layer, mask_folders, some
+from .base import mask_folders, mask_loader, said, some
 from .values import MaskValues
 
 
@@ -46,11 +46,13 @@ def fix_masks(source: Source, out_dir: str) -> list[str]:
     Raises:
         UserError: The folder for the masks exists.
     """
-    report = Report()
-    dataset = Layer(source, report, True).build(lazy_init=True, pipeline=[]) if source.is_local else None
-    if report.failed:
-        return [f'{source.key}: masks are left as they are: {next(report.error_lines())}']
-    folders = mask_folders(dataset) if dataset is not None else None
+    if not source.is_local:
+        return []
+    try:
+        dataset = source.build(lazy_init=True, pipeline=[])
+    except Exception as problem:  # a constructor may raise anything
+        return [f'{source.key}: masks are left as they are: it cannot be built: {said(problem)}']
+    folders = mask_folders(dataset)
     if folders is None or not os.path.isdir(folders.seg_map_path or ''):
         return []
     target = Path(out_dir, source.key).absolute()
@@ -103,7 +105,7 @@ class _Repair:
         self.changes: Counter[str] = Counter()
         given = {**dataset.METAINFO, **(source.cfg.get('metainfo') or {})}
         self._palette = dataset.metainfo['palette'] if given.get('palette') else None  # mmseg makes up one otherwise
-        self._by_cv2 = (Layer(source, Report(), True).loader or {}).get('imdecode_backend') == 'cv2'
+        self._by_cv2 = (mask_loader(source) or {}).get('imdecode_backend') == 'cv2'
 
     def values_of(self, paths: Iterable[str]) -> Values:
         """The values in all repaired masks; counts the changes."""

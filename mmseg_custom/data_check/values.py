@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmcv_custom.datasets import Source
 
-from .layer import FIX, is_iou_metric
+from .base import FIX, is_iou_metric
 
 IGNORED = 255  # the default of mmseg's losses and metrics
 

@@ -22,7 +22,6 @@ from tests.mmseg.seg_data import (
     TWO,
     Data,
     by_cv2,
-    coloured,
     list_of_train,
     one_pixel,
     rename,
@@ -163,38 +162,6 @@ def test_the_zoos_datasets_pass(config_name: str, tmp_path: Path) -> None:
     report = check_datasets(cfg, SPLITS)
     assert list(report.error_lines()) == []
     assert report.contents['val'] == {'images': 1, 'masks read': 1} and report.unchecked == []
-
-
-def test_own_transforms_may_change_values(data: Data) -> None:
-    data.set(metainfo=dict(classes=TWO))
-    for dataset in data.datasets:
-        dataset.pipeline.insert(2, dict(type=Fold))
-    report = data.check()
-    assert list(report.error_lines()) == [] and "'Fold' may change" in report.summary()
-    data.set(metainfo=dict(classes=('digit',)))
-    assert data.check().kinds() == {'label without a class'}
-
-
-class Fold:
-    """A transform of a user's own: digits become one class."""
-
-    def __call__(self, results: dict) -> dict:
-        return results | dict(gt_seg_map=np.minimum(results['gt_seg_map'], 1))
-
-
-class Translate:
-    """A transform of a user's own: colours become labels."""
-
-    def __call__(self, results: dict) -> dict:
-        return results | dict(gt_seg_map=results['gt_seg_map'].argmax(2).astype(np.uint8))
-
-
-def test_own_transforms_may_translate_colours(data: Data) -> None:
-    data.classes(THREE)
-    data.masks(coloured)
-    for dataset in data.datasets:
-        dataset.pipeline.insert(2, dict(type=Translate))
-    assert list(data.check().error_lines()) == []
 
 
 def test_random_states_stay(data: Data) -> None:
