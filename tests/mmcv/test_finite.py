@@ -197,7 +197,7 @@ for name, (unused, accumulated, bad) in test_finite.TOGETHER.items():
         text = f'has {sum(p.double().sum() for p in model.parameters()).item():.12f}'
     except UserError as problem:
         text = f'ended: {problem}'
-    print(f'rank {rank}, {name}: {text}', flush=True)
+    Path(sys.argv[1], f'{name}_{rank}.txt').write_text(text)
 """
 # Trainings in two processes: whether unused parameters are looked for, accumulated steps, and bad images.
 TOGETHER: dict[str, tuple[bool, int, set[int]]] = {
@@ -208,31 +208,30 @@ TOGETHER: dict[str, tuple[bool, int, set[int]]] = {
 
 
 @pytest.fixture(scope='module')
-def together(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of the trainings in two processes, and what they printed."""
+def together(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the trainings in two processes, and of what each process says of them."""
     folder = tmp_path_factory.mktemp('together')
     (folder / 'program.py').write_text(PROGRAM)
     launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
-    return folder, run(*launch, folder / 'program.py', folder).stdout
+    run(*launch, folder / 'program.py', folder)
+    return folder
 
 
-def told(printed: str, name: str) -> list[str]:
-    """What each of the two processes said of a training."""
-    return [re.search(rf'rank {rank}, {name}: (.*)', printed)[1] for rank in range(2)]
+def told(folder: Path, name: str) -> list[str]:
+    return [(folder / f'{name}_{rank}.txt').read_text() for rank in range(2)]
 
 
 @pytest.mark.parametrize('name', ['used', 'unused'])
-def test_processes_leave_out_a_step_together(name: str, together: tuple[Path, str]) -> None:
+def test_processes_leave_out_a_step_together(name: str, together: Path) -> None:
     """The second process gets a bad image in steps 3 and 4; both have the same weights at the end."""
-    folder, printed = together
-    first, second = told(printed, name)
+    first, second = told(together, name)
     assert first == second and re.match(r'has -?\d', first)
-    log = log_of(folder / name)
+    log = log_of(together / name)
     assert '3 is left out' in log and '4 is left out' in log and 'images 7.png); 2 so far' in log
 
 
-def test_processes_stop_together(together: tuple[Path, str]) -> None:
+def test_processes_stop_together(together: Path) -> None:
     """With the same message, which names the images of the process that has them."""
-    first, second = told(together[1], 'stopped')
+    first, second = told(together, 'stopped')
     assert first == second
     assert re.match(r'ended: the loss was not finite in 5 steps in a row, the last is step 7 .* images 13.png\)', first)
