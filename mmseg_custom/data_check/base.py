@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from mmcv_custom.datasets import DatasetCheck, Harm, Report, Source, class_of
 from mmcv_custom.datasets.images import MASKS, sample
 from mmcv_custom.datasets.loading import Results, same_random_states
 from mmcv_custom.datasets.masks import Mask, MaskFolders, count_values, read_mask
+from mmcv_custom.datasets.texts import in_words
 
 LIBRARIES = ('mmcv', 'mmengine', 'mmseg', 'mmcv_custom', 'mmseg_custom')
 RESIZING = ('Resize', 'RandomResize', 'RandomChoiceResize')
@@ -116,7 +117,7 @@ class MaskCheck(DatasetCheck):
         try:
             return self.source.build(**options)
         except Exception as problem:  # a constructor may raise anything
-            text = f'{self.source.key}: {self.source.cfg.get("type")} cannot be built: {said(problem)}'
+            text = f'{self.source.key}: {self.source.cfg.get("type")} cannot be built: {in_words(problem)}'
             self.error(Harm.FAILS, 'dataset cannot be built', text)
             return None
 
@@ -170,7 +171,7 @@ class MaskCheck(DatasetCheck):
                 self.run_own(info)
             except Exception as problem:  # a transform may raise anything
                 self.broken.add(index)
-                self.error(Harm.FAILS, 'cannot be loaded', f'{info.get("img_path")}: {said(problem)}')
+                self.error(Harm.FAILS, 'cannot be loaded', f'{info.get("img_path")}: {in_words(problem)}')
         return [step for step in self._steps if isinstance(step, OwnStep)]
 
     @cached_property
@@ -230,16 +231,3 @@ def mask_folders(dataset: BaseSegDataset) -> MaskFolders | None:
 def is_iou_metric(cfg: Mapping[str, Any]) -> bool:
     """Whether a metric of a config is mmseg's IoUMetric or derived from it."""
     return issubclass(class_of(METRICS, cfg) or object, IoUMetric)
-
-
-def some(items: Iterable[Any]) -> str:
-    """The first five of some names or values, and how many more there are."""
-    items = list(items)
-    text = ', '.join(str(item) if isinstance(item, int) else repr(item) for item in items[:5])
-    return f'{text} and {len(items) - 5} more' if len(items) > 5 else text
-
-
-def said(problem: Exception) -> str:
-    """An exception in one line."""
-    lines = str(problem).strip().splitlines()
-    return f'{type(problem).__name__}: {lines[0][:300]}' if lines else type(problem).__name__

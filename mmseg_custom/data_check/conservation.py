@@ -15,8 +15,9 @@ from mmcv_custom.datasets import Harm
 from mmcv_custom.datasets.images import MASKS
 from mmcv_custom.datasets.loading import Loading
 from mmcv_custom.datasets.masks import Mask, count_pairs, read_mask
+from mmcv_custom.datasets.texts import in_words, some
 
-from .base import FIX, MaskCheck, loaded_labels, mask_folders, said, some
+from .base import FIX, MaskCheck, loaded_labels, mask_folders
 from .values import MaskValues
 
 Pair = tuple[int, int]  # a value in the file of a mask, the label that is loaded for it
@@ -101,7 +102,7 @@ def _load(check: MaskCheck, dataset: BaseSegDataset) -> Pixels:
                 continue
             mask = Mask(names, '', '', labels) if check.changing else read_mask(info['seg_map_path'])
         except Exception as problem:  # a transform may raise anything
-            check.error(Harm.FAILS, 'cannot be loaded', f'{names}: {said(problem)}')
+            check.error(Harm.FAILS, 'cannot be loaded', f'{names}: {in_words(problem)}')
             continue
         if _shape_fits(check, mask, labels, loaded):
             pixels.add(mask.path, count_pairs(mask.pixels, labels))

@@ -23,9 +23,10 @@ from mmcv_custom.datasets.masks import (
     read_mask,
     write_mask,
 )
+from mmcv_custom.datasets.texts import in_words, some
 from mmcv_custom.errors import UserError
 
-from .base import mask_folders, mask_loader, said, some
+from .base import mask_folders, mask_loader
 from .values import MaskValues
 
 
@@ -51,7 +52,7 @@ def fix_masks(source: Source, out_dir: str) -> list[str]:
     try:
         dataset = source.build(lazy_init=True, pipeline=[])
     except Exception as problem:  # a constructor may raise anything
-        return [f'{source.key}: masks are left as they are: it cannot be built: {said(problem)}']
+        return [f'{source.key}: masks are left as they are: it cannot be built: {in_words(problem)}']
     folders = mask_folders(dataset)
     if folders is None or not os.path.isdir(folders.seg_map_path or ''):
         return []

@@ -19,8 +19,9 @@ from mmseg.evaluation import IoUMetric
 from mmcv_custom.datasets import Harm, class_of, silence
 from mmcv_custom.datasets.images import MASKS
 from mmcv_custom.datasets.masks import count_pairs, read_mask
+from mmcv_custom.datasets.texts import in_words, some
 
-from .base import MaskCheck, is_iou_metric, said, some
+from .base import MaskCheck, is_iou_metric
 from .values import MaskValues
 
 BEST = 99.99  # per cent; metrics round to two digits, and count in single precision
@@ -101,7 +102,7 @@ def _process(check: MaskCheck, metrics: list[IoUMetric], dataset: BaseSegDataset
                 metric.process(pseudo_collate([item]), [sample.to_dict()])
         except Exception as problem:  # transforms and metrics may raise anything
             text = (
-                f'{path}, a mask of {predicted.shape} pixels, cannot be evaluated: {said(problem)}; a transform '
+                f'{path}, a mask of {predicted.shape} pixels, cannot be evaluated: {in_words(problem)}; a transform '
                 'that resizes must stand before LoadAnnotations, so that masks keep their size'
             )
             check.error(Harm.FAILS, 'evaluation', text)

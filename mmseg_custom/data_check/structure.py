@@ -13,8 +13,9 @@ from mmseg.datasets import BaseSegDataset
 from mmcv_custom.datasets import Harm, class_of
 from mmcv_custom.datasets.images import HEADERS, MASKS, Header, read_header
 from mmcv_custom.datasets.masks import Mask, MaskFolders, Values, read_mask, suffix_of_all
+from mmcv_custom.datasets.texts import some
 
-from .base import FIX, MaskCheck, mask_folders, some
+from .base import FIX, MaskCheck, mask_folders
 from .values import MaskValues, ignored_labels
 
 

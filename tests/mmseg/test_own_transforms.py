@@ -174,7 +174,7 @@ def test_a_transform_that_fails_is_named_once_per_image(data: Data) -> None:
     insert(data, Broken)
     for layers in ((), ('conservation', 'oracle')):
         lines = [line for line in data.check(*layers).error_lines() if line.startswith('train')]
-        assert len(lines) == 8 and all('cannot be loaded: ' in line and "KeyError: 'nothing'" in line for line in lines)
+        assert len(lines) == 8 and all('cannot be loaded: ' in line and 'KeyError: nothing' in line for line in lines)
 
 
 def test_masks_that_nothing_loads(data: Data) -> None:
