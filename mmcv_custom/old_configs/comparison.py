@@ -26,3 +26,9 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other
+
+
+def brief(path: str, value: Any) -> str:
+    """A setting as ``path=value``; only its path where the value is long or a mapping."""
+    text = f'{path}={value!r}'
+    return path if len(text) > 80 or isinstance(value, Mapping) else text

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from mmengine.config import Config
 
 from ..models.arch import Arch
-from .comparison import same
+from .comparison import brief, same
 
 _ARCH = [entry.name for entry in fields(Arch)]
 
@@ -62,8 +62,7 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
             for index, (one, other) in enumerate(zip(value, present, strict=True)):
                 yield from _differences(one, other, f'{here}[{index}]')
         elif not same(value, present) and (present is not None or value not in (None, False, {}, 'mean')):
-            text = f'{here}={value!r}'  # False and 'mean' are defaults
-            yield text if len(text) <= 80 and not isinstance(value, Mapping) else here
+            yield brief(here, value)  # False and 'mean' are defaults
 
 
 def _is_list_of_dicts(value: Any) -> TypeGuard[list]:

@@ -21,6 +21,10 @@ OLD_KEYS = {
     *('checkpoint_config', 'evaluation', 'fp16', 'img_norm_cfg', 'log_config', 'lr_config', 'optimizer'),
     *('optimizer_config', 'runner', 'total_epochs', 'total_iters', 'workflow'),
 }
+MAPPINGS = (
+    *('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'evaluation', 'img_norm_cfg'),
+    *('checkpoint_config', 'log_config', 'fp16', 'auto_scale_lr'),
+)
 NEW_KEYS = {'train_dataloader', 'val_dataloader', 'test_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg'}
 
 
@@ -98,7 +102,7 @@ def read_old_config(path: str) -> OldConfig:
     content = _read(file, missing, ())
     if not set(content) & (OLD_KEYS | {'model', 'data'}) and not missing:
         raise UserError(f'--from {path}: this is no config of mmdet 2 or mmseg 0: it has neither model nor data')
-    for key in ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'evaluation', 'img_norm_cfg'):
+    for key in MAPPINGS:
         if not isinstance(content.get(key) or {}, Mapping):
             raise UserError(f'--from {path}: {key} must be a dict, got {content[key]!r}')
     return OldConfig(path, content, tuple(missing))

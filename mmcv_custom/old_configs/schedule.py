@@ -7,7 +7,16 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .comparison import as_list, same
+from .comparison import brief, same
+from .hooks import counts_as_here, evaluator_of, hooks_of
+
+# The parts of an old config that are read here. What a reader carries over it takes out; the rest is noted.
+PARTS = ('optimizer_config', 'runner', 'evaluation', 'checkpoint_config', 'log_config', 'fp16', 'auto_scale_lr')
+# Types that say nothing: a run here has what they stand for.
+USUAL = {
+    'runner': ('EpochBasedRunner', 'IterBasedRunner'),
+    'optimizer_config': ('OptimizerHook', 'GradientCumulativeOptimizerHook'),
+}
 
 
 def settings_of(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> dict[str, Any]:
@@ -18,25 +27,30 @@ def settings_of(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> di
         cfg: The model's config.
         notes: Gets what is not carried over.
     """
+    content = {**content, **{name: dict(content.get(name) or {}) for name in PARTS}}
     length = _length(content, cfg, notes)
     found: dict[str, Any] = dict(
-        optim_wrapper=_optimizer(content, cfg, notes),
+        optim_wrapper=_optimizer(content, cfg),
         param_scheduler=_schedulers(content, cfg, length, notes),
         train_cfg=_loop(content, cfg, length),
-        default_hooks=_hooks(content, cfg),
-        val_evaluator=_evaluator(content, cfg, notes),
+        default_hooks=hooks_of(content, cfg, notes),
+        val_evaluator=evaluator_of(content['evaluation'], cfg),
     )
     found.update({key: content[key] for key in ('load_from', 'work_dir') if content.get(key)})
     notes += [key for key in ('custom_hooks', 'resume_from') if content.get(key)]
-    step = (content.get('auto_scale_lr') or {}).get('base_batch_size')
+    step = content['auto_scale_lr'].pop('base_batch_size', None)
     if step and step != cfg.get('auto_scale_lr', {}).get('base_batch_size'):
         found['auto_scale_lr'] = dict(base_batch_size=step)
     if content.get('seed') is not None:
         found['randomness'] = dict(seed=content['seed'])
+    for part in PARTS:
+        if content[part].get('type') in USUAL.get(part, ()):
+            del content[part]['type']
+        notes += [brief(f'{part}.{key}', value) for key, value in content[part].items()]
     return {key: value for key, value in found.items() if value}
 
 
-def _optimizer(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> dict[str, Any]:
+def _optimizer(content: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
     old, new = dict(content.get('optimizer') or {}), cfg.optim_wrapper
     settings: dict[str, Any] = {}
     constructor = old.pop('constructor', None if 'type' in old else new.get('constructor'))
@@ -54,24 +68,20 @@ def _optimizer(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> dic
         settings['paramwise_cfg'] = dict(_delete_=True, **paramwise)
     elif changed := {key: value for key, value in paramwise.items() if not same(ours.get(key), value)}:
         settings['paramwise_cfg'] = changed
-    config = dict(content.get('optimizer_config') or {})
-    config.pop('type', None)
-    if 'grad_clip' in config and not same(config['grad_clip'], new.get('clip_grad')):
-        settings['clip_grad'] = config['grad_clip']
+    config = content['optimizer_config']
+    if 'grad_clip' in config and not same(clip := config.pop('grad_clip'), new.get('clip_grad')):
+        settings['clip_grad'] = clip
     for steps in ('cumulative_iters', 'update_interval'):
-        if config.get(steps, 1) > 1:
-            settings['accumulative_counts'] = config[steps]
-    notes += [
-        f'optimizer_config.{key}' for key in config if key not in ('grad_clip', 'cumulative_iters', 'update_interval')
-    ]
+        if (count := config.pop(steps, 1)) > 1:
+            settings['accumulative_counts'] = count
     return settings
 
 
 def _length(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> int | None:
     """Epochs or iterations, whichever the model's config counts; ``None`` if the old config says nothing."""
-    runner = content.get('runner') or {}
-    counts = dict(max_epochs=runner.get('max_epochs', content.get('total_epochs')))
-    counts['max_iters'] = runner.get('max_iters', content.get('total_iters'))
+    runner = content['runner']
+    counts = dict(max_epochs=runner.pop('max_epochs', content.get('total_epochs')))
+    counts['max_iters'] = runner.pop('max_iters', content.get('total_iters'))
     counted = 'max_iters' if 'max_iters' in cfg.train_cfg else 'max_epochs'
     (other,) = counts.keys() - {counted}
     if counts[other] and not counts[counted]:
@@ -81,7 +91,9 @@ def _length(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> int | 
 
 def _loop(content: Mapping[str, Any], cfg: Config, length: int | None) -> dict[str, Any]:
     counted = 'max_iters' if 'max_iters' in cfg.train_cfg else 'max_epochs'
-    wanted = {counted: length, 'val_interval': (content.get('evaluation') or {}).get('interval')}
+    wanted, evaluation = {counted: length}, content['evaluation']
+    if counts_as_here(evaluation, cfg):
+        wanted['val_interval'] = evaluation.pop('interval', None)
     return {key: value for key, value in wanted.items() if value and value != cfg.train_cfg.get(key)}
 
 
@@ -141,25 +153,3 @@ def _schedulers(content: Mapping[str, Any], cfg: Config, length: int | None, not
     old.pop('warmup_iters', None), old.pop('warmup_ratio', None)
     notes += [f'lr_config.{key}' for key in old]
     return [] if same(schedulers, present) else schedulers
-
-
-def _hooks(content: Mapping[str, Any], cfg: Config) -> dict[str, Any]:
-    """Intervals of checkpoints and of the log."""
-    hooks: dict[str, Any] = {}
-    wanted = dict(checkpoint=content.get('checkpoint_config'), logger=content.get('log_config'))
-    for name, old in wanted.items():
-        new = cfg.default_hooks.get(name, {})
-        changes = {key: old[key] for key in ('interval', 'max_keep_ckpts') if old and old.get(key, -1) > 0}
-        if changes := {key: value for key, value in changes.items() if new.get(key, 1) != value}:
-            hooks[name] = changes
-    return hooks
-
-
-def _evaluator(content: Mapping[str, Any], cfg: Config, notes: list[str]) -> dict[str, Any]:
-    metric = (content.get('evaluation') or {}).get('metric')
-    if not metric or metric in ('mIoU', ['mIoU']) or same(as_list(metric), as_list(cfg.val_evaluator.get('metric'))):
-        return {}
-    if cfg.val_evaluator.type == 'CocoMetric':
-        return dict(metric=metric)
-    notes.append(f'evaluation.metric={metric}')
-    return {}

@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import UserError
-from .comparison import same, values_of
+from .comparison import brief, same, values_of
 from .model import model_settings
 from .reading import OldConfig
 from .schedule import settings_of
@@ -93,12 +93,13 @@ def translate(old: OldConfig, cfg: Config) -> Translation:
     if model:
         found.settings['model'] = model
     norm = {**(content.get('img_norm_cfg') or {})}
+    found.notes += [brief(f'img_norm_cfg.{key}', norm.pop(key)) for key in norm.keys() - {'mean', 'std', 'to_rgb'}]
     norm['bgr_to_rgb'] = norm.pop('to_rgb', cfg.model.data_preprocessor.bgr_to_rgb)
     if changed := {key: value for key, value in norm.items() if not same(value, cfg.model.data_preprocessor.get(key))}:
         found.settings.setdefault('model', {})['data_preprocessor'] = changed
-    workers = (content.get('data') or {}).get('workers_per_gpu')
-    if workers is not None and workers != cfg.train_dataloader.num_workers:
-        found.settings.setdefault('train_dataloader', {}).update(num_workers=workers, persistent_workers=workers > 0)
+    _loaders(old, cfg, found)
+    if content.get('workflow', [('train', 1)]) not in ([('train', 1)], [['train', 1]]):
+        found.notes.append(brief('workflow', content['workflow']))
     found.notes += [
         key for key in content if key not in KNOWN and key[0] != '_' and isinstance(content[key], dict | bool)
     ]
@@ -107,7 +108,6 @@ def translate(old: OldConfig, cfg: Config) -> Translation:
 
 def _data(old: OldConfig, found: Translation) -> None:
     data = old.content.get('data') or {}
-    found.batch_size = data.get('samples_per_gpu')
     for split in ('train', 'val', 'test'):
         if dataset := data.get(split):
             dataset = _unwrap(old, split, dataset, found)
@@ -131,10 +131,34 @@ def _data(old: OldConfig, found: Translation) -> None:
                 'classes',
                 'test_mode',
             }
-            known |= {'samples_per_gpu', 'img_suffix', 'seg_map_suffix', 'palette', 'metainfo'}
+            known |= {'img_suffix', 'seg_map_suffix', 'palette', 'metainfo'}
             found.notes += [f'data.{split}.{key}' for key in dataset if key not in known]
-    known = {'samples_per_gpu', 'workers_per_gpu', 'train', 'val', 'test', 'persistent_workers'}
-    found.notes += [f'data.{key}' for key in data if key not in known and not key.endswith('_dataloader')]
+
+
+def _loaders(old: OldConfig, cfg: Config, found: Translation) -> None:
+    """Batch size and processes. mmdet 2 has them in ``data``, for all splits, or in ``data.train_dataloader``."""
+    data = {key: value for key, value in (old.content.get('data') or {}).items() if key not in ('train', 'val', 'test')}
+    loaders = {split: data.pop(f'{split}_dataloader', None) or {} for split in ('train', 'val', 'test')}
+    for split, loader in loaders.items():
+        if not isinstance(loader, Mapping):
+            raise UserError(f'--from {old.path}: data.{split}_dataloader must be a dict, got {loader!r}')
+    common = {key: data.pop(key) for key in ('samples_per_gpu', 'workers_per_gpu', 'persistent_workers') if key in data}
+    train = {**common, **loaders['train']}
+    found.batch_size = train.pop('samples_per_gpu', None)
+    workers = train.pop('workers_per_gpu', cfg.train_dataloader.num_workers)
+    persistent = train.pop('persistent_workers', True)
+    wanted = dict(num_workers=workers, persistent_workers=bool(workers and persistent))
+    if changed := {key: value for key, value in wanted.items() if value != cfg.train_dataloader.get(key)}:
+        found.settings.setdefault('train_dataloader', {}).update(changed)
+    found.notes += [brief(f'data.{key}', value) for key, value in data.items()]
+    for split, rest in {**loaders, 'train': train}.items():
+        here = cfg[f'{split}_dataloader']
+        present = dict(samples_per_gpu=here.batch_size, workers_per_gpu=here.num_workers, shuffle=split == 'train')
+        found.notes += [
+            brief(f'data.{split}_dataloader.{key}', value)
+            for key, value in rest.items()
+            if not same(value, present.get(key))
+        ]
 
 
 def _known_dataset(old: OldConfig, cfg: Config, found: Translation) -> None:

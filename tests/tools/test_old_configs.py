@@ -68,6 +68,7 @@ def test_an_edited_detector(place: Path, monkeypatch: pytest.MonkeyPatch, capsys
     printed = capsys.readouterr().out
     assert [line for line in printed.splitlines() if 'not carried over' in line] == [
         '- not carried over: train_pipeline: PhotoMetricDistortion',
+        '- not carried over: fp16.loss_scale',
         '- not carried over: model.rpn_head.anchor_generator.scales=[4]',
         '- not carried over: my_settings',
     ]
