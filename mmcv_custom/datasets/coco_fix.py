@@ -256,13 +256,13 @@ class _Repair:
             self.changes['categories in another order'] += len(order)
 
     def _category_ids(self) -> None:
-        """Numbers the categories if a metric reads them and some ids are strings: as these say, else sorted by name.
+        """Numbers the categories if the metric fails on ids that are strings: as these say, else sorted by name.
 
         Splits with the same categories get the same numbers, and labels stay: they follow the order in the file.
         """
         ids = [category.get('id') for category in self.categories]
         names = [str(category.get('name')) for category in self.categories]
-        if not evaluates_file(self.source, 'CocoMetric', 'LVISMetric') or not any(isinstance(i, str) for i in ids):
+        if not evaluates_file(self.source, 'CocoMetric', classwise=True) or not any(isinstance(i, str) for i in ids):
             return
         if not all(map(is_id, ids)) or len(set(ids)) < len(ids) or len(set(names)) < len(names):
             return  # there is no one right answer

@@ -46,10 +46,19 @@ class CocoRules:
 DEFAULT_RULES = CocoRules()
 
 
-def evaluates_file(source: Source, *metrics: str) -> bool:
-    """Whether one of some metrics reads the truth from an annotation file; without one it takes it from the dataset."""
+def evaluates_file(source: Source, *metrics: str, **options: Any) -> bool:
+    """Whether one of some metrics reads the truth from an annotation file; without one it takes it from the dataset.
+
+    Args:
+        source: The dataset.
+        metrics: Names of metrics.
+        options: Arguments that the metric must have.
+    """
     return any(
-        str(metric.get('type')).endswith(metrics) and metric.get('ann_file') and not metric.get('format_only')
+        str(metric.get('type')).endswith(metrics)
+        and metric.get('ann_file')
+        and not metric.get('format_only')
+        and all(metric.get(key) == value for key, value in options.items())
         for metric in source.evaluators
     )
 
@@ -77,8 +86,9 @@ def check_categories(
         report.error(Harm.WRONG, 'classes', source.split, text)
         return
     texts = [category['id'] for category in file.categories if isinstance(category['id'], str)]
-    if texts and evaluates_file(source, 'CocoMetric', 'LVISMetric'):
-        text = f'the ids {some(texts)} of categories are strings, which the metric cannot read; expected whole numbers'
+    if texts and evaluates_file(source, 'CocoMetric', classwise=True):
+        text = f'the ids {some(texts)} of categories are strings, with which CocoMetric(classwise=True) fails; '
+        text += 'expected whole numbers'
         error(Harm.FAILS, 'category id', text + ('' if rules.sorted_ids else ', which --fix writes'))
     if classes is None or not file.categories:
         return

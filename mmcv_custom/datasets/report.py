@@ -89,7 +89,7 @@ class Report:
         for split, counts in self.contents.items():
             parts.append(f'{split}: ' + ', '.join(f'{count:,} {name}' for name, count in counts.items()))
         for split, notes in self.notes.items():
-            parts.append(f'notes on {split}: ' + ', '.join(_counted(name, count) for name, count in notes.items()))
+            parts.append(f'notes on {split}: ' + '; '.join(_counted(name, count) for name, count in notes.items()))
         if self.unchecked:
             parts.append(f'not checked: {", ".join(self.unchecked)}')
         return '; '.join(parts)

@@ -97,17 +97,22 @@ class DetectionCheck(DatasetCheck):
         """Loads images with the pipeline of the config, up to its first random transform."""
         pipeline = self.source.build(lazy_init=True).pipeline.transforms
         loading = Loading(pipeline, count=_objects_in)
+        refused = 0
         for info in infos:
             try:
                 results = loading(info)
                 if results is None:
-                    self.report.note(self.source.split, 'images refused by the pipeline')
+                    refused += 1
                     continue
                 if 'ori_shape' in results and 'img_id' in info:
                     self.shapes[info['img_id']] = results['ori_shape'][:2]
                 self.compare_loaded(info, results, loading.counts)
             except Exception as problem:  # of any transform, on damaged data
                 self._fails('image cannot be loaded', f'{info.get("img_path")}: {in_words(problem)}')
+        if refused == len(infos):
+            self._lost('no image is used', f'{self.source.key}.pipeline refuses all {refused} images that were loaded')
+        else:
+            self.report.note(self.source.split, 'images refused by the pipeline', refused)
 
     def compare_loaded(
         self, info: Mapping[str, Any], results: Mapping[str, Any], counts: Sequence[tuple[Any, int]]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from mmcv_custom.datasets.coco import CocoFile
+from mmcv_custom.datasets.coco_masks import mask_faults
 
 from .oracle import Truth, to_rle
 
@@ -61,13 +62,13 @@ def truth_of(file: CocoFile, ids: Sequence[Any], shapes: Mapping[Any, tuple[int,
 
 
 def mask_box(annotation: Mapping[str, Any]) -> list[float] | None:
-    """The box around the mask of an annotation as x, y, width, height; ``None`` if it has no mask."""
+    """The box x, y, width, height around the mask of an annotation; ``None`` without a mask or for a faulty one."""
     segmentation = annotation.get('segmentation')
-    if not segmentation:
+    if any(mask_faults([segmentation])):
         return None
     if isinstance(segmentation, list):
-        xy = np.concatenate([np.reshape(part, (-1, 2)) for part in segmentation if len(part) % 2 == 0])
-        return [*xy.min(0), *(xy.max(0) - xy.min(0))] if len(xy) else None
+        xy = np.concatenate([np.reshape(part, (-1, 2)) for part in segmentation])
+        return [*xy.min(0), *(xy.max(0) - xy.min(0))]
     return mask_utils.toBbox(to_rle(annotation, segmentation['size'])).tolist()
 
 

@@ -97,7 +97,9 @@ def judge(
         file = Path(folder, 'truth.json')
         kept = [a for a in truth.annotations if a['id'] not in excluded]
         file.write_text(json.dumps({'images': truth.images, 'annotations': kept, 'categories': truth.categories}))
-        built = METRICS.build({**options, 'metric': kinds, 'classwise': True, 'ann_file': str(file)})
+        # CocoMetric computes no scores of classes whose ids are strings.
+        classwise = not any(isinstance(category['id'], str) for category in truth.categories)
+        built = METRICS.build({**options, 'metric': kinds, 'classwise': classwise, 'ann_file': str(file)})
         built.dataset_meta = dict(meta)
         for sample in _predictions(predicted, labels, excluded, 'segm' in kinds, is_lvis):
             built.process({}, [sample])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ from pycocotools import mask as run_lengths
 
 from mmcv_custom.datasets.coco import CocoFile
 from mmcv_custom.datasets.coco_structure import check_structure
+from mmcv_custom.datasets.contexts import silence
 from mmcv_custom.datasets.report import Report
 from mmcv_custom.datasets.rle import compressed_sums
+from mmcv_custom.datasets.texts import in_words, some
 from tests.mmcv.coco_files import (
     CLASSES,
     HEIGHT,
@@ -55,6 +60,41 @@ def test_files_that_are_no_annotations(tmp_path: Path, content: bytes, words: st
 def test_reading_leaves_the_garbage_collector_as_it_was(tmp_path: Path) -> None:
     CocoFile(write(tmp_path, plain()))
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize('level', [logging.NOTSET, logging.WARNING])
+def test_silence_leaves_logging_as_it_was(level: int) -> None:
+    logging.disable(level)
+    try:
+        with silence():
+            with silence():
+                assert logging.root.manager.disable == logging.CRITICAL
+            assert logging.root.manager.disable == logging.CRITICAL
+        assert logging.root.manager.disable == level
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ('items', 'text'),
+    [([], ''), (['a', 1], "'a', 1"), (range(5), '0, 1, 2, 3, 4'), (range(8), '0, 1, 2, 3, 4 and 3 more')],
+)
+def test_the_first_of_some_names(items: Iterable[Any], text: str) -> None:
+    assert some(items) == text
+
+
+def test_exceptions_in_words() -> None:
+    assert in_words(KeyError('area')) == 'KeyError: area'
+    assert in_words(ValueError()) == 'ValueError'
+    assert len(in_words(ValueError('a ' * 999))) <= 300
+
+
+def test_notes_with_a_count_of_their_own() -> None:
+    report = Report()
+    report.note('train', 'grey images', 1200)
+    report.note('train', '12 of 54 objects are not used: 9 crowd, 3 narrower than a pixel', 12)
+    text = 'notes on train: grey images (1,200); 12 of 54 objects are not used: 9 crowd, 3 narrower than a pixel'
+    assert report.summary() == text
 
 
 def test_there_is_no_file(tmp_path: Path) -> None:

@@ -321,6 +321,29 @@ def test_all_objects_and_not_one_decide_on_corners(tmp_path: Path) -> None:
     assert not check(tmp_path, data).failed
 
 
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_mmdet_reads_areas_of_all_categories(tmp_path: Path, split: str) -> None:
+    """Also of those that are not chosen, but of no object that is to be ignored or that has no image."""
+    data = plain()
+    without('annotations', 'area')(data)
+    assert check(tmp_path, data, split, classes=('dog', 'bird')).kinds() == {'no area'}
+    first(data)['ignore'] = 1
+    assert not check(tmp_path, data, split, classes=('dog', 'bird')).failed
+    first(data).update(ignore=0, image_id=77)
+    assert check(tmp_path, data, split, classes=('dog', 'bird')).kinds() == {'unknown image_id'}
+
+
+@pytest.mark.parametrize('rules', [CocoRules(), CocoRules(by_name=False), CocoRules(sorted_ids=True)])
+def test_the_way_out_of_another_order_is_the_file(tmp_path: Path, rules: CocoRules) -> None:
+    data = plain()
+    data['categories'].reverse()
+    for category, identity in zip(data['categories'], (1, 2, 3), strict=True):
+        category['id'] = identity
+    (line,) = [line for line in check(tmp_path, data, rules=rules).error_lines() if 'order of classes' in line]
+    assert ('--fix' in line) == (rules == CocoRules()) and 'classes=' not in line
+    assert ('number the categories' in line) == rules.sorted_ids
+
+
 def test_ids_may_be_strings(tmp_path: Path) -> None:
     data = plain()
     for image in data['images']:

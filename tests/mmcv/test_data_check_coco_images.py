@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import pytest
 from PIL import Image
 
 from mmcv_custom.datasets.coco_structure import check_structure
 from mmcv_custom.datasets.image_folder import ImageFolder
+from mmcv_custom.datasets.images import read_header
 from mmcv_custom.datasets.report import Report
 from tests.mmcv.coco_files import (
     CLASSES,
@@ -76,6 +78,23 @@ def test_sizes_are_those_of_the_loaded_image(
     Path(path).write_text(json.dumps(data))
     check_structure(path, source_of(tmp_path, pipeline=pipeline), report, False, CLASSES)
     assert report.kinds() == ({kind} if kind else set())
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'MPO', 'PNG', 'TIFF', 'WEBP', 'AVIF', 'BMP', 'PPM'])
+@pytest.mark.parametrize('orientation', [1, 3, 6])
+def test_formats_are_turned_as_mmcv_turns_them(tmp_path: Path, kind: str, orientation: int) -> None:
+    path, exif = str(tmp_path / f'image.{kind}'), Image.Exif()
+    exif[0x0112] = orientation
+    options: dict = {} if kind in ('BMP', 'PPM') else dict(exif=exif)  # these have no EXIF data
+    try:
+        Image.new('RGB', (WIDTH, HEIGHT)).save(path, kind, **options)
+        height, width = mmcv.imread(path).shape[:2]
+    except (KeyError, OSError, AttributeError):
+        pytest.skip(f'Pillow or OpenCV was built without {kind}')
+    header = read_header(path)
+    assert header.upright == (width, height)
+    as_stored = mmcv.imread(path, 'unchanged').shape[:2]
+    assert (header.height, header.width) == as_stored
 
 
 def picture(mode: str, kind: str = 'png') -> Callable[[Path], None]:

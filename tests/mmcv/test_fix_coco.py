@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mmcv_custom.datasets.coco_fix import fix_annotations
+from mmcv_custom.datasets.coco_rules import CocoRules
 from mmcv_custom.datasets.coco_structure import check_structure
 from mmcv_custom.datasets.report import Report
 from mmcv_custom.errors import UserError
@@ -99,6 +100,47 @@ def test_what_only_an_evaluation_needs(tmp_path: Path, change: Callable[[Data], 
     assert words in fix_annotations(source_of(tmp_path, 'val'), str(tmp_path / 'fixed'), CLASSES)[0]
     check(tmp_path, data, 'train')
     assert fix_annotations(source_of(tmp_path, 'train'), str(tmp_path / 'fixed'), CLASSES) == []
+
+
+def as_strings(data: Data, text: str) -> None:
+    for item in data['categories']:
+        item['id'] = text.format(item['id'])
+    for item in data['annotations']:
+        item['category_id'] = text.format(item['category_id'])
+
+
+@pytest.mark.parametrize(('text', 'numbers'), [('c{}', [2, 3, 1]), ('{}0', [10, 20, 30])])
+def test_ids_of_categories_that_are_strings(tmp_path: Path, text: str, numbers: list[int]) -> None:
+    """They become the numbers that they say, else those of the sorted names, which are the same in all splits."""
+    data = plain()
+    as_strings(data, text)
+    path, source = write(tmp_path, data, 'val'), source_of(tmp_path, 'val')
+    assert fix_annotations(source, str(tmp_path / 'fixed'), CLASSES) == []  # no metric fails on them
+    source.evaluators[0]['classwise'] = True
+    report = Report()
+    check_structure(path, source, report, True, CLASSES)
+    assert report.kinds() == {'category id'} and '--fix' in next(report.error_lines())
+    assert '3 ids of categories' in fix_annotations(source, str(tmp_path / 'fixed'), CLASSES)[0]
+    copy = tmp_path / 'fixed' / 'val_dataloader.dataset.json'
+    fixed = json.loads(copy.read_text())
+    assert [(c['id'], c['name']) for c in fixed['categories']] == list(zip(numbers, CLASSES, strict=True))
+    before = plain()['annotations']
+    assert [a['category_id'] for a in fixed['annotations']] == [numbers[a['category_id'] - 1] for a in before]
+    report = Report()
+    check_structure(str(copy), source, report, True, CLASSES)
+    assert not report.failed
+
+
+@pytest.mark.parametrize('rules', [CocoRules(sorted_ids=True), CocoRules()])
+def test_ids_of_categories_without_one_right_answer(tmp_path: Path, rules: CocoRules) -> None:
+    data = plain()
+    as_strings(data, 'c{}')
+    if not rules.sorted_ids:
+        data['categories'][0]['name'] = 'dog'
+    write(tmp_path, data, 'val')
+    source = source_of(tmp_path, 'val')
+    source.evaluators[0]['classwise'] = True
+    assert fix_annotations(source, str(tmp_path / 'fixed'), None, rules) == []
 
 
 @pytest.mark.parametrize('make', [plain, peculiar])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -13,43 +12,13 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmcv_custom.datasets import Report, check_datasets
+from mmcv_custom.datasets import check_datasets
 from tests.mmcv import coco_files
+from tests.mmdet.digit_files import LATER, Json, change, check, use_polygons
 from tests.support import CONFIGS
 
-LATER = ('conservation', 'oracle')
 CLASSES = tuple('0123456789')
 CHOSEN = ('bird', 'cat', 'dog')  # of the categories of coco_files
-Json = dict[str, Any]
-
-
-@pytest.fixture
-def folder(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a copy of the digits that a test may spoil."""
-    shutil.copytree(workplace / 'data', tmp_path / 'data')
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / 'data/digits'
-
-
-def change(folder: Path, split: str, edit: Callable[[Json], Any]) -> None:
-    """Edits an annotation file in place."""
-    path = folder / f'annotations/{split}.json'
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
-
-
-def check(options: Json | None = None, layers: tuple[str, ...] = LATER, config: str = 'mask-rcnn') -> Report:
-    cfg = Config.fromfile(CONFIGS / f'demo/{config}_digits.py')
-    cfg.merge_from_dict(options or {})
-    return check_datasets(cfg, ('train', 'val', 'test'), layers=layers)
-
-
-def use_polygons(content: Json) -> None:
-    """Masks become rectangles."""
-    for annotation in content['annotations']:
-        x, y, w, h = annotation['bbox']
-        annotation['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
 
 
 def test_the_demo_passes_all_layers(folder: Path) -> None:
@@ -265,6 +234,8 @@ def test_what_the_datasets_of_the_field_hold_passes(config: str, tmp_path: Path)
     options |= {f'{split}_evaluator.ann_file': files['val'] for split in ('val', 'test')}
     report = check(options, layers=('structure', *LATER), config=config)
     assert not report.failed, list(report.error_lines())
+    text = '5 of 17 objects are not used: 2 narrower than a pixel, 1 flag "ignore", 1 class not selected, 1 crowd'
+    assert report.notes['train'][text] == 5
     assert report.notes['val']['boxes without area, which the metric cannot match'] == 1
     assert report.notes['val']['images that are in the training data too'] == 4
 
