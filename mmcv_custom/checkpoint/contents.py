@@ -100,11 +100,24 @@ def _versions(mapping: Any) -> Any:
     return versions
 
 
-def neutralise(content: Any, file: Path) -> None:
-    """Renames configs in a checkpoint, so that nothing runs them, and drops paths that MMEngine would delete.
+def configs_to_text(content: Any) -> None:
+    """Renames the configs in a checkpoint to ``config_text`` and ``cfg_text``, so that nothing runs them.
 
-    - MMEngine runs ``meta['config']`` when it resumes, and its inferencers ``message_hub['runtime_info']['cfg']`` and
-      ``meta['cfg']`` if they are given no config. They are kept as text, as ``config_text`` and ``cfg_text``.
+    MMEngine runs ``meta['config']`` when it resumes, and its inferencers run ``message_hub['runtime_info']['cfg']`` and
+    ``meta['cfg']`` if they are given no config.
+
+    Args:
+        content: Content of the file; changed in place.
+    """
+    for mapping in (_mapping(content, 'meta'), _runtime_info(content)):
+        for key in CONFIG_KEYS:
+            if key in mapping:
+                mapping[key + TEXT_SUFFIX] = mapping.pop(key)
+
+
+def drop_foreign_paths(content: Any, file: Path) -> None:
+    """Drops the paths in a checkpoint that MMEngine would delete, unless they are of files beside it.
+
     - ``CheckpointHook`` deletes the file or folder ``runtime_info['best_ckpt']`` when it has found a better one. It
       stays only if it is called like a best checkpoint and lies beside the file, as it does after a move of both.
     - It deletes the files of ``runtime_info['keep_ckpt_ids']`` one by one as it saves new ones. Only numbers stay, and
@@ -114,12 +127,7 @@ def neutralise(content: Any, file: Path) -> None:
         content: Content of the file; changed in place.
         file: Where it comes from.
     """
-    meta, hub = _mapping(content, 'meta'), _mapping(content, 'message_hub')
-    info = _mapping(hub, 'runtime_info')
-    for mapping in (meta, info):
-        for key in CONFIG_KEYS:
-            if key in mapping:
-                mapping[key + TEXT_SUFFIX] = mapping.pop(key)
+    info = _runtime_info(content)
     for key in [key for key in info if isinstance(key, str) and key.startswith('best_ckpt')]:
         beside = file.parent / Path(str(info[key])).name
         if _is_best_checkpoint(str(beside), file) and os.path.isfile(beside):  # which copes with any name
@@ -137,6 +145,10 @@ def neutralise(content: Any, file: Path) -> None:
 
 def _is_saved(step: int, file: Path) -> bool:
     return any((file.parent / f'{unit}_{step}.pth').is_file() for unit in ('iter', 'epoch'))
+
+
+def _runtime_info(content: Any) -> MutableMapping:
+    return _mapping(_mapping(content, 'message_hub'), 'runtime_info')
 
 
 def _mapping(content: Any, key: str) -> MutableMapping:

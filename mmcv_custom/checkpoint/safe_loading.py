@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from .archive import MapLocation, read_archive
-from .contents import check_content, neutralise
+from .contents import check_content, configs_to_text, drop_foreign_paths
 from .download import download
 from .errors import CheckpointError, one_line, redacted
 from .unpickling import GlobalRefusedError, UnsupportedError
@@ -37,7 +37,8 @@ def load_safely(path: str | os.PathLike[str], map_location: MapLocation = 'cpu')
     numbers) and the yacs config of the official classification training, which comes back as an ``OrderedDict``.
 
     Configs in ``meta`` and ``message_hub``, which MMEngine would run, are renamed to ``config_text`` and ``cfg_text``
-    (:func:`mmcv_custom.checkpoint.contents.neutralise`).
+    (:func:`mmcv_custom.checkpoint.contents.configs_to_text`). Paths of other folders, which MMEngine would delete, are
+    dropped (:func:`mmcv_custom.checkpoint.contents.drop_foreign_paths`).
 
     Args:
         path: Local file or http(s) URL. A URL is downloaded once, as :func:`download` does. ``.safetensors`` files give
@@ -49,7 +50,7 @@ def load_safely(path: str | os.PathLike[str], map_location: MapLocation = 'cpu')
         FileNotFoundError: No such file.
         CheckpointError: The download failed, the file is damaged or holds what is not supported, or it needs arbitrary
             pickle. The latter is read only with the environment variable ``MM_INTERNIMAGE_UNSAFE_LOAD=1``, and then
-            configs stay as they are, too.
+            configs stay as they are, too (paths of other folders are still dropped).
     """
     path = os.fsdecode(path)
     file = download(path) if path.startswith(('http://', 'https://')) else _local(path)
@@ -68,7 +69,7 @@ def load_safely(path: str | os.PathLike[str], map_location: MapLocation = 'cpu')
             ) from error
         culprit = one_line(error)
         print_log(f'{UNSAFE_LOAD_VARIABLE}=1: reading {file}, which needs {culprit}', 'current', logging.WARNING)
-        return torch.load(file, map_location=map_location, weights_only=False)
+        content = torch.load(file, map_location=map_location, weights_only=False)
     except UnsupportedError as error:
         raise CheckpointError(f'cannot read {file}: {one_line(error)}') from error
     except Exception as error:  # damaged bytes surface as errors of almost any type
@@ -85,7 +86,8 @@ def load_safely(path: str | os.PathLike[str], map_location: MapLocation = 'cpu')
             'If it is damaged, by a download or a copy cut short perhaps, delete it and fetch it again.'
         ) from error
     if not trusted:
-        neutralise(content, file)
+        configs_to_text(content)
+    drop_foreign_paths(content, file)
     return content
 
 

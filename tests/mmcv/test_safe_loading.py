@@ -141,6 +141,25 @@ def test_configs_become_text(suffix: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert load_safely(file)['meta'] == meta
 
 
+@pytest.mark.parametrize('trusted', ['', '1'])
+@pytest.mark.parametrize('meta', [{}, Innocent()], ids=['plain', 'needs trust'])
+def test_trust_does_not_switch_off_the_guard_against_deletions(
+    meta: Any, trusted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'iter_2.pth').touch()
+    (tmp_path / 'best_b.pth').touch()
+    info = {'best_ckpt': '/precious', 'best_ckpt_b': str(tmp_path / 'best_b.pth'), 'keep_ckpt_ids': [1, 2], 'cfg': 'a'}
+    torch.save({'meta': meta, 'message_hub': {'runtime_info': info}}, tmp_path / 'a.pth')
+    monkeypatch.setenv(UNSAFE_LOAD_VARIABLE, trusted)
+    if isinstance(meta, Innocent) and not trusted:
+        with pytest.raises(CheckpointError, match='refused to read'):
+            load_safely(tmp_path / 'a.pth')
+        return
+    kept = load_safely(tmp_path / 'a.pth')['message_hub']['runtime_info']
+    config = {'cfg' if trusted else 'cfg_text': 'a'}
+    assert kept == {'best_ckpt_b': str(tmp_path / 'best_b.pth'), 'keep_ckpt_ids': [2], **config}
+
+
 def test_a_checkpoint_names_nothing_to_delete(tmp_path: Path, log: list[str]) -> None:
     """CheckpointHook deletes what ``best_ckpt`` names, once there is a better one."""
     beside, elsewhere = str(tmp_path / 'best_a.pth'), str(tmp_path.parent / 'best_a.pth')
