@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
+from mmengine.model import BaseAveragedModel
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ..checkpoint import CheckpointError, load_safely
-from ..checkpoint.errors import one_line
+from ..checkpoint import CheckpointError, compare, differences, load_safely, named_tensors, not_finite
+from ..checkpoint.errors import first_few, one_line
 from .optimizer_state import is_number, optimizer_problems
 
 LAST = 'last_checkpoint'  # the file in which MMEngine notes the path of the newest checkpoint
@@ -95,8 +97,8 @@ def require_training(checkpoint: Mapping[str, Any], runner: Runner, source: str)
     """Raises :class:`CheckpointError` unless a runner's training can go on from a checkpoint.
 
     Needed are a plausible iteration and epoch, the message hub, the state of every optimizer with the config's
-    parameter groups (:mod:`.optimizer_state`), and that of every scheduler. The weights are judged by
-    :func:`mmcv_custom.checkpoint.fill`.
+    parameter groups (:mod:`.optimizer_state`), and that of every scheduler. Averaged weights may be absent, if a
+    config adds an ``EMAHook``, but not damaged. The weights are judged by :func:`mmcv_custom.checkpoint.fill`.
     """
     if 'message_hub' not in checkpoint:
         problems = ['it holds weights, but no training by MMEngine that could go on']
@@ -107,6 +109,9 @@ def require_training(checkpoint: Mapping[str, Any], runner: Runner, source: str)
             *optimizer_problems(checkpoint.get('optimizer'), runner.optim_wrapper, runner.model),
             *_scheduler_problems(checkpoint.get('param_schedulers'), runner.param_schedulers),
         ]
+        if 'ema_state_dict' in checkpoint:
+            averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+            problems += [text for model in averages for text in _ema_problems(checkpoint['ema_state_dict'], model)]
     if problems:
         raise CheckpointError(
             f'cannot resume from {source}: {"; ".join(problems)}. '
@@ -138,6 +143,30 @@ def _message_problems(hub: Any) -> Iterator[str]:
     for name, value in hub['runtime_info'].items():
         if str(name).startswith('best_score') and not is_number(value):
             yield f'its message_hub holds {name} {one_line(repr(value), 50)}, expected a number'
+
+
+def _ema_problems(saved: Any, averaged: BaseAveragedModel) -> Iterator[str]:
+    """What keeps an ``EMAHook`` from going on. It swaps this state dict, tensor by tensor, with the weights."""
+    own = averaged.state_dict()
+    try:
+        state = named_tensors(saved)
+    except ValueError as problem:
+        yield f'its ema_state_dict is damaged: {one_line(problem)}'
+        return
+    if found := differences(state, own, compare(own, state)):
+        yield f'in its ema_state_dict {found}'
+        return
+    if saved.keys() != own.keys():
+        yield f'its ema_state_dict holds other entries: {first_few(sorted(saved.keys() ^ own.keys()))}'
+        return
+    if spoilt := not_finite(dict(averaged.module.named_parameters()), state):
+        yield f'its ema_state_dict holds NaN or infinite numbers in {len(spoilt)} tensors ({first_few(spoilt)})'
+    for name, tensor in state.items():
+        if tensor.dtype != own[name].dtype and not (tensor.is_floating_point() and own[name].is_floating_point()):
+            yield f'its ema_state_dict holds {tensor.dtype} for {name}, expected {own[name].dtype}'
+            return
+    if state['steps'] < 0:
+        yield f'its ema_state_dict counts {int(state["steps"])} steps'
 
 
 def _scheduler_problems(saved: Any, schedulers: Any) -> Iterator[str]:

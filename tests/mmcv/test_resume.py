@@ -147,6 +147,61 @@ def test_what_is_not_a_whole_training_is_refused(
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
+EMA: dict[str, Any] = dict(custom_hooks=[dict(type='EMAHook', momentum=0.1)])
+AVERAGE = ('ema_state_dict', 'module.head.weight')
+BROKEN_AVERAGES: dict[str, tuple[Callable[[Content], None], str]] = {
+    'half': (drop(*AVERAGE), r'in its ema_state_dict 1 tensors are missing \(module.head.weight\)'),
+    'empty': (put({}, 'ema_state_dict'), r'in its ema_state_dict 5 tensors are missing \(steps, module.ba'),
+    'foreign': (put({'x': torch.zeros(1)}, 'ema_state_dict'), r'1 tensors are unknown to the model \(x\)'),
+    'one more': (put(torch.zeros(1), 'ema_state_dict', 'x'), r'1 tensors are unknown to the model \(x\)'),
+    'one more text': (put('a', 'ema_state_dict', 'x'), 'its ema_state_dict holds other entries: x'),
+    'text': (put('abc', 'ema_state_dict'), 'its ema_state_dict is damaged: expected a mapping .* got str'),
+    'nothing': (put(None, 'ema_state_dict'), 'its ema_state_dict is damaged: expected a mapping .* got NoneType'),
+    'another shape': (put(torch.zeros(7), *AVERAGE), r'module.head.weight: \(7,\) for \(1, 3\)'),
+    'NaN': (put(torch.full((1, 3), NAN), *AVERAGE), r'NaN or infinite numbers in 1 tensors \(module.head.weight\)'),
+    'infinity': (put(torch.full((1, 3), float('inf')), *AVERAGE), 'NaN or infinite numbers in 1 tensors'),
+    'whole numbers': (put(torch.ones(1, 3).int(), *AVERAGE), 'holds torch.int32 for module.head.weight, expected torc'),
+    'negative steps': (put(torch.tensor(-5), 'ema_state_dict', 'steps'), 'its ema_state_dict counts -5 steps'),
+    'half a step': (put(torch.tensor(1.5), 'ema_state_dict', 'steps'), 'holds torch.float32 for steps, expected torch'),
+    'a number for steps': (put(5, 'ema_state_dict', 'steps'), r'1 tensors are missing \(steps\)'),
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('averaged')
+    runner(folder, 4, interval=2, **EMA).train()
+    return folder
+
+
+@pytest.mark.parametrize('change, message', BROKEN_AVERAGES.values(), ids=BROKEN_AVERAGES)
+def test_averaged_weights_must_be_whole(
+    change: Callable[[Content], None], message: str, averaged: Path, tmp_path: Path
+) -> None:
+    content = load_safely(averaged / 'iter_2.pth')
+    change(content)
+    torch.save(content, tmp_path / 'odd.pth')
+    training = runner(tmp_path / 'work', 4, resume=True, load_from=str(tmp_path / 'odd.pth'), **EMA)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        training.train()
+    assert 'cannot resume from' in str(caught.value) and '\n' not in str(caught.value)
+    without = runner(tmp_path / 'without', 2, resume=True, load_from=str(tmp_path / 'odd.pth'))
+    without.load_or_resume()  # no hook reads it
+    assert without.iter == 2
+
+
+def test_averaged_weights_go_on(averaged: Path, trained: Path, tmp_path: Path) -> None:
+    """The average ends where one without a break ends. A config may also add an average later."""
+    runner(tmp_path / 'resumed', 4, resume=True, load_from=str(averaged / 'iter_2.pth'), **EMA).train()
+    one, other = (load_safely(folder / 'iter_4.pth') for folder in (averaged, tmp_path / 'resumed'))
+    for part in ('state_dict', 'ema_state_dict'):
+        for name, tensor in one[part].items():
+            torch.testing.assert_close(other[part][name], tensor, rtol=0, atol=0)
+    added = runner(tmp_path / 'added', 5, resume=True, load_from=str(trained / 'iter_4.pth'), **EMA)
+    added.train()
+    assert load_safely(tmp_path / 'added' / 'iter_5.pth')['ema_state_dict']['steps'] == 1
+
+
 def test_a_whole_training_goes_on(trained: Path, tmp_path: Path) -> None:
     """It ends where one without a break ends."""
     resumed = runner(tmp_path / 'resumed', 6, resume=True, load_from=str(trained / 'iter_4.pth'))
