@@ -7,6 +7,7 @@ python tools/check_data.py configs/my.py --show samples --fix data/repaired
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 from mmcv_custom.cli import (
@@ -25,6 +26,17 @@ from mmcv_custom.cli.terminal import quiet_terminal
 from mmcv_custom.datasets import check_datasets, fix_datasets
 
 SPLITS = ('train', 'val', 'test')
+ENTRY = re.compile(r'(train|val|test)_(dataloader|evaluator)[\w.]*=')  # of a config
+
+
+def instructions(config: str, repairs: list[str]) -> str:
+    """What was repaired, and how to use it."""
+    entries = [line for line in repairs if ENTRY.match(line)]
+    lines = [line for line in repairs if line not in entries] or ['nothing to repair that has one right answer']
+    if entries:
+        lines += ['Check the repaired data, and train with the same options or with these entries in the config:']
+        lines += [f'    python tools/check_data.py {config} --cfg-options ' + ' '.join(entries)]
+    return '\n'.join(lines)
 
 
 def main() -> None:
@@ -52,9 +64,10 @@ def main() -> None:
         print(json.dumps({**report.to_dict(), 'repairs': repairs}, indent=1))
     else:
         print_errors(report)
-        print(f'data check {"failed" if report.failed else "passed"}: {report.summary()}')
+        found = f'failed, {report.error_count} errors' if report.failed else 'passed'
+        print(f'data check {found}: {report.summary()}')
         if args.fix:
-            print('\n'.join(repairs or ['nothing to repair that has one right answer']))
+            print(instructions(args.config, repairs))
     if args.show:
         with mistakes_in_one_line(cfg, args.debug):
             draw_samples(cfg, args.show, splits[0])

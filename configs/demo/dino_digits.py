@@ -1,6 +1,12 @@
 # A small DINO that learns ten handwritten digits, on the backbone that mask-rcnn_digits.py learned.
 _base_ = ['_base_/digits_detection.py', '../detection/_base_/models/dino-4scale.py']
 
+load_truth = dict(type='LoadAnnotations', with_bbox=True)
+pack = dict(type='PackDetInputs', meta_keys=_base_.meta_keys)
+train_dataloader = dict(dataset=dict(pipeline=[_base_.load_image, load_truth, _base_.resize, pack]))
+val_dataloader = dict(dataset=dict(pipeline=[_base_.load_image, _base_.resize, load_truth, pack]))
+test_dataloader = val_dataloader
+
 attention, ffn = dict(embed_dims=64), dict(embed_dims=64, feedforward_channels=128)
 model = dict(
     num_queries=50,

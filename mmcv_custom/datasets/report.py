@@ -71,6 +71,11 @@ class Report:
         """Whether there is an error."""
         return bool(self._lines)
 
+    @property
+    def error_count(self) -> int:
+        """Number of error lines, those beyond the limit too."""
+        return sum(map(len, self._lines.values())) + self._hidden.total()
+
     def kinds(self, split: str | None = None) -> set[str]:
         """The kinds of the errors, in one split or in all."""
         return {kind for _, kind, of in self._lines if split in (None, of)}

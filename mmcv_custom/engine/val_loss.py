@@ -64,6 +64,7 @@ class ValLossHook(Hook):
             raise UserError('ValLossHook needs an evaluation: set val_dataloader, val_cfg and val_evaluator')
         loader = default_loader(runner.cfg) if self.dataloader is None else deepcopy(dict(self.dataloader))
         sampler = {'shuffle': True, **loader.get('sampler', SAMPLER)}
+        sampler.pop('_scope_', None)  # MMEngine's mark on what a config inherits from a package
         if sampler != SAMPLER or loader.get('batch_sampler') or loader.get('drop_last'):
             raise UserError(
                 f'dataloader of ValLossHook must read every image once, with sampler={SAMPLER}, without batch_sampler '

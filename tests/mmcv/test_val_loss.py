@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmcv_custom import PortableRunner
-from mmcv_custom.engine.val_loss import ValLossHook, default_loader, with_annotations
+from mmcv_custom.engine.val_loss import SAMPLER, ValLossHook, default_loader, with_annotations
 from mmcv_custom.errors import UserError
 from tests.support import CONFIGS, Run
 
@@ -346,3 +347,14 @@ def losses(runner: PortableRunner, prefix: str) -> dict[str, float]:
     """The newest losses that MMEngine keeps under a prefix."""
     kept = runner.message_hub.log_scalars
     return {key.removeprefix(prefix): kept[key].current() for key in kept if key.startswith(prefix) and 'loss' in key}
+
+
+def test_marks_of_inherited_configs_do_not_matter() -> None:
+    """MMEngine writes the package into every dict that a config inherits from it."""
+    marked = dict(SAMPLER, _scope_='mmcv_custom')
+    hook = ValLossHook(dataloader=dict(sampler=marked))
+    runner = SimpleNamespace(val_loop=object(), seed=0, build_dataloader=lambda loader, seed: loader)
+    hook.before_train(runner)
+    assert hook.loader['sampler'] == SAMPLER
+    with pytest.raises(UserError, match='shuffle'):
+        ValLossHook(dataloader=dict(sampler=dict(marked, shuffle=True))).before_train(runner)
