@@ -33,9 +33,9 @@ PARTS = {
     'mmengine_setup': {'checkpoint', 'registry'},
     'zoo': set(),
     'doctor': set(),
-    'old_configs': {'errors', 'models', 'zoo'},
+    'old_configs': {'datasets', 'errors', 'models', 'zoo'},
     'cli': {'checkpoint', 'datasets', 'engine', 'errors', 'old_configs'},
-    'new_config': {'cli', 'errors', 'zoo'},
+    'new_config': {'cli', 'datasets', 'errors', 'zoo'},
     '__init__': {'checkpoint', 'engine', 'mmengine_setup', 'models'},
     '__main__': {'cli', 'zoo'},
 }

@@ -104,11 +104,11 @@ def main() -> None:
         facts = [f'{len(data.classes)} classes: {names}', *facts, length_of(cfg, data.splits['train'].count, args.gpus)]
         facts += [] if report.failed else [f'data check passed: {report.summary()}']
     facts += [f'not carried over: {note}' for note in wishes.notes]
-    print(f'{out} written: {base.title}', *(f'- {fact}' for fact in facts), 'Next:', sep='\n')
-    print(*(f'    {command}' for command in commands(cfg, out, args.gpus, wishes.amp)), sep='\n')
+    print(f'{out} written: {base.title}', *(f'- {fact}' for fact in facts), sep='\n')
     if report.failed:
         print_errors(report)
         fail(f'the data have errors, see above; repair them, or try tools/check_data.py {out} --fix DIR')
+    print('Next:', *(f'    {command}' for command in commands(cfg, out, args.gpus, wishes.amp)), sep='\n')
 
 
 def read_data(base: Base, args: argparse.Namespace, paths: dict, wishes: Translation) -> Data | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from .. import zoo
 from ..errors import UserError
@@ -75,17 +75,6 @@ def find_base(name: str) -> Base:
     except zoo.UnknownModelError as problem:
         raise UserError(f'{problem}, and for a CPU there are {", ".join(sorted(demo))}') from problem
     return Base(model.config, ' on '.join(model.metadata['Architecture']), model.checkpoint)
-
-
-def parts_of(dataset: ConfigDict, path: str) -> Iterator[tuple[str, ConfigDict]]:
-    """The datasets within a wrapper such as ConcatDataset, each with its path; the dataset itself if it is none."""
-    if isinstance(dataset.get('dataset'), Mapping):
-        yield from parts_of(dataset.dataset, f'{path}.dataset')
-    elif 'datasets' in dataset:
-        for index, part in enumerate(dataset.datasets):
-            yield from parts_of(part, f'{path}.datasets[{index}]')
-    else:
-        yield path, dataset
 
 
 def class_edits(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import ConfigDict
 
-from .bases import Base, parts_of
+from ..datasets import sources
+from .bases import Base
 from .data import Data
 from .source import Code
 
@@ -104,8 +106,9 @@ def _crop(base: Base) -> tuple[int, int]:
 
 def _pipeline(base: Base, split: str) -> tuple[str, Sequence[ConfigDict]]:
     """The pipeline of a split in a model's config, with its path."""
-    path, dataset = next(parts_of(base.cfg[f'{split}_dataloader'].dataset, f'_base_.{split}_dataloader.dataset'))
-    return f'{path}.pipeline', dataset.pipeline
+    first = sources(base.cfg, split)[0]
+    path = re.sub(r'\.(\d+)', r'[\1]', first.key)  # "datasets.0" is "datasets[0]" in Python
+    return f'_base_.{path}.pipeline', first.cfg['pipeline']
 
 
 def _step(pipeline: Sequence[ConfigDict], types: tuple[str, ...]) -> tuple[int, ConfigDict]:

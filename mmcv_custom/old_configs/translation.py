@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..datasets import sources
 from ..errors import UserError
 from .comparison import brief, same, values_of
 from .model import model_settings
@@ -214,7 +215,7 @@ def _pipelines(old: OldConfig, cfg: Config, found: Translation) -> None:
     train = _steps(content.get('train_pipeline') or (data.get('train') or {}).get('pipeline') or [])
     test = _steps(content.get('test_pipeline') or (data.get('test') or {}).get('pipeline') or [])
     for split, steps in (('train', train), ('test', test)):
-        ours = _steps(_first_pipeline(cfg[f'{split}_dataloader'].dataset))
+        ours = _steps(sources(cfg, split)[0].cfg['pipeline'])
         for step in steps:
             if step['type'] == 'RandomCrop' and cfg.default_scope == 'mmseg' and split == 'train':
                 crop = step['crop_size']
@@ -229,7 +230,7 @@ def _pipelines(old: OldConfig, cfg: Config, found: Translation) -> None:
                     'which 255 is ignored and classes begin at 0'
                 )
     if train:
-        types = {step['type'] for step in _steps(_first_pipeline(cfg.train_dataloader.dataset))}
+        types = {step['type'] for step in _steps(sources(cfg, 'train')[0].cfg['pipeline'])}
         found.notes += [f'train_pipeline: {step["type"]}' for step in train if step['type'] not in types | STEPS]
         for step in train:
             sizes = {tuple(size) for size in _sizes(step.get('policies'))}
@@ -264,10 +265,3 @@ def _sizes(node: Any) -> Iterator[Sequence[int]]:
 
 def _steps(pipeline: Any) -> list[Mapping[str, Any]]:
     return [step for step in pipeline if isinstance(step, Mapping) and 'type' in step]
-
-
-def _first_pipeline(dataset: Any) -> Any:
-    """The pipeline of a dataset, or of the first within it."""
-    while 'pipeline' not in dataset:
-        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
-    return dataset['pipeline']
