@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm
+from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm, Source
 from mmcv_custom.datasets.coco import CocoFile
 from mmcv_custom.datasets.coco_fix import fix_annotations
 from mmcv_custom.datasets.coco_structure import CocoRules, check_structure
@@ -44,7 +44,7 @@ class CocoCheck(DetectionCheck):
 
     def fix(self, folder: str) -> list[str]:
         """Writes a repaired annotation file. See the base class."""
-        if not self._is_here():
+        if not _is_here(self.source):
             return []
         return fix_annotations(self.source, folder, self.named_classes(), self.rules)
 
@@ -54,14 +54,9 @@ class CocoCheck(DetectionCheck):
         self._file = self._file or CocoFile.read(str(self.source.path('ann_file')))
         return self._file
 
-    def _is_here(self) -> bool:
-        """Whether the annotation file is on this machine, or should be."""
-        path = self.source.path('ann_file') or ''
-        return os.path.exists(path) or (self.source.is_local and '://' not in path)
-
     def structure(self) -> None:
         """Looks at all fields of the annotation file, and at the headers of the images."""
-        if not self._is_here():
+        if not _is_here(self.source):
             self.report.leave_out(f'annotation file of {self.source.key} (it is not on this machine)')
             return
         loads_masks = any(transform.get('with_mask') for transform in self.source.transforms())
@@ -84,7 +79,7 @@ class CocoCheck(DetectionCheck):
 
     def conservation(self) -> None:
         """Builds the dataset and compares it with its file. See the base class."""
-        if self._is_here():
+        if _is_here(self.source):
             super().conservation()
 
     def compare(self, dataset: Any, infos: Sequence[Mapping[str, Any]]) -> None:
@@ -210,7 +205,7 @@ class CocoCheck(DetectionCheck):
 
     def labels(self) -> dict[str, int]:
         """The label of each category by its name, as the built dataset gives it; none of files on other machines."""
-        if not (self.source.is_local and self._is_here()):
+        if not (self.source.is_local and _is_here(self.source)):
             return {}
         if self.mapping is None:  # the dataset was not built yet: its categories alone decide
             with TemporaryDirectory() as folder:
@@ -223,12 +218,15 @@ class CocoCheck(DetectionCheck):
 
     def oracle(self, train: DatasetCheck | None) -> None:
         """Judges the objects of the annotation file as predictions, with the metrics of the config."""
-        if not (self.source.is_local and self._is_here()):
+        if not (self.source.is_local and _is_here(self.source)):
             return  # said before
         labels = (train or self).labels()
         for metric in self.source.evaluators:
             if not can_judge(metric):
                 self.leave_out_metric(metric)
+                continue
+            if not _is_here(Source(self.source.split, f'{self.source.split}_evaluator', metric)):
+                self.leave_out_metric(metric, 'its ann_file is not on this machine')
                 continue
             try:
                 self._judge(metric, labels)
@@ -239,7 +237,7 @@ class CocoCheck(DetectionCheck):
         predicted = self._truth(self.file)
         ids = [image['id'] for image in predicted.images]
         if not ids:
-            self.leave_out_metric(metric, 'which has no objects')
+            self.leave_out_metric(metric, 'it has no objects')
             return
         judged_by = CocoFile.read(str(metric.get('ann_file') or self.file.path))
         truth = predicted if judged_by is self.file else truth_of(judged_by, ids, self.shapes)
@@ -290,6 +288,12 @@ class CocoCheck(DetectionCheck):
 
     def _wrong(self, text: str, kind: str = 'names of classes') -> None:
         self.report.error(Harm.WRONG, kind, self.source.split, text)
+
+
+def _is_here(source: Source) -> bool:
+    """Whether the annotation file is on this machine, or should be."""
+    path = source.path('ann_file') or ''
+    return os.path.exists(path) or (source.is_local and '://' not in path)
 
 
 @DATA_CHECKS.register_module(name='LVISV05Dataset')

@@ -64,7 +64,7 @@ def truth_of(file: CocoFile, ids: Sequence[Any], shapes: Mapping[Any, tuple[int,
 def mask_box(annotation: Mapping[str, Any]) -> list[float] | None:
     """The box x, y, width, height around the mask of an annotation; ``None`` without a mask or for a faulty one."""
     segmentation = annotation.get('segmentation')
-    if any(mask_faults([segmentation])):
+    if segmentation is None or any(mask_faults([segmentation])):
         return None
     if isinstance(segmentation, list):
         xy = np.concatenate([np.reshape(part, (-1, 2)) for part in segmentation])

@@ -114,7 +114,7 @@ def test_a_file_without_objects_cannot_be_judged(folder: Path, split: str, edit:
     change(folder, 'val', edit)
     report = check_datasets(Config.fromfile(CONFIGS / 'demo/mask-rcnn_digits.py'), ('train', split), layers=LATER)
     assert not report.failed, list(report.error_lines())
-    assert report.unchecked == [f'CocoMetric on the truth of {split}_dataloader.dataset (which has no objects)']
+    assert report.unchecked == [f'CocoMetric on the truth of {split}_dataloader.dataset (it has no objects)']
 
 
 @pytest.mark.parametrize('drops', [False, True])
@@ -159,6 +159,14 @@ def test_files_on_other_machines_are_left_out(folder: Path, ann_file: str | None
     assert not report.failed, list(report.error_lines())
     what = 'annotation file of train_dataloader.dataset' if ann_file else 'train_dataloader.dataset as it is loaded'
     assert any(what in reason for reason in report.unchecked)
+
+
+def test_a_truth_on_another_machine_is_left_out(folder: Path) -> None:
+    report = check({f'{split}_evaluator.ann_file': 's3://bucket/val.json' for split in ('val', 'test')})
+    what = 'CocoMetric on the truth of val_dataloader.dataset (its ann_file is not on this machine)'
+    assert (report.failed, report.unchecked) == (False, [what])
+    report = check({f'{split}_evaluator.ann_file': 'gone.json' for split in ('val', 'test')})
+    assert report.kinds() == {'truth cannot be evaluated'}
 
 
 def test_an_annotation_file_that_should_be_here(folder: Path) -> None:
