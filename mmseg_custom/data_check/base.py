@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmcv_custom.datasets import DatasetCheck, Harm, Report, Source, class_of
 from mmcv_custom.datasets.images import MASKS, sample
-from mmcv_custom.datasets.loading import Results, same_random_states
+from mmcv_custom.datasets.loading import Results
 from mmcv_custom.datasets.masks import Mask, MaskFolders, count_values, read_mask
 from mmcv_custom.datasets.texts import in_words
 
@@ -180,11 +180,10 @@ class MaskCheck(DatasetCheck):
         return [step.name for step in self.own_steps if step.changes]
 
     def run_own(self, data_info: Mapping[str, Any]) -> Results | None:
-        """Runs the pipeline up to the last transform of the user's own. Random states stay as they are."""
+        """Runs the pipeline up to the last transform of the user's own."""
         results: Results | None = dict(data_info)
-        with same_random_states():
-            for step in self._steps:
-                results = step(results) if results is not None else None
+        for step in self._steps:
+            results = step(results) if results is not None else None
         return results
 
     @cached_property
