@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, OrderedDict
+from argparse import Namespace
+from collections import OrderedDict
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ from mmengine.logging import HistoryBuffer, print_log
 from torch import Tensor, nn
 
 from .errors import one_line
-from .unpickling import SAVED_METHODS, require, require_supported, unfolded_limit
+from .unpickling import DICTS, SAVED_METHODS, kind_of, require, require_supported, unfolded_limit
 
 CONFIG_KEYS = ('cfg', 'config')
 TEXT_SUFFIX = '_text'
 MAX_DEPTH = 100
 MAX_NAME = 500
 _ATOMS = {type(None), bool, int, float, complex, torch.dtype, torch.device}
-_TEXTS = {str, bytes, bytearray}
+_TEXTS = {str, bytes, bytearray, np.str_}
 _METHODS = {getattr(owner, name) for owner, names in SAVED_METHODS.items() for name in names}
 
 
@@ -59,7 +60,7 @@ def _weigh(value: Any, limit: int, depth: int, known: dict[int, int]) -> int:
             weight += _weigh(part, limit, depth + 1, known)
             require_supported(weight <= limit, f'its values repeat to more than {limit} bytes: save each once')
         known[id(value)] = weight
-    require_supported(known[id(value)] >= 0, f'it holds a {kind.__name__} that contains itself: save it without that')
+    require_supported(known[id(value)] >= 0, f'it holds {kind_of(value)} that contains itself: save it without that')
     return known[id(value)]
 
 
@@ -68,12 +69,14 @@ def _weight_itself(value: Any) -> int:
         truth = value.dtype is torch.bool and value.numel() and not value.is_meta
         require(not truth or int(value.detach().view(torch.uint8).max()) <= 1, 'a truth value is neither 0 nor 1')
         return value.numel() * value.element_size()
+    if type(value) is range:
+        return 8 * len(value)  # as much as a list of it
     return value.nbytes if type(value) is np.ndarray else 0
 
 
 def _parts(value: Any) -> Iterable[Any]:
     kind = type(value)
-    if kind in (dict, OrderedDict, Counter):
+    if kind in DICTS:
         for key, part in value.items():
             tensor = isinstance(part, Tensor) and type(key) is str
             printable = not tensor or (key.isprintable() and len(key) <= MAX_NAME)
@@ -81,14 +84,16 @@ def _parts(value: Any) -> Iterable[Any]:
             yield key
             yield part
         yield _versions(value)
-    elif kind in (list, tuple, set, torch.Size):
+    elif kind in (list, tuple, set, frozenset, torch.Size):
         yield from value
     elif kind is HistoryBuffer:
         require(len(vars(value)) > 0, 'a HistoryBuffer is empty')
         yield from vars(value).values()
+    elif kind is Namespace:
+        yield vars(value)
     else:
-        plain = kind in (Tensor, nn.Parameter, np.ndarray) or value in _METHODS
-        require_supported(plain, f'it holds a {kind.__name__}, which is not supported: save it without that')
+        plain = kind in (Tensor, nn.Parameter, np.ndarray, range) or value in _METHODS
+        require_supported(plain, f'it holds {kind_of(value)}, which is not supported: save it without that')
 
 
 def _versions(mapping: Any) -> Any:

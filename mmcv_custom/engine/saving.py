@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 
 from ..checkpoint import CheckpointError, not_finite, unwrapped
 from ..checkpoint.errors import first_few, one_line, redacted
+from ..checkpoint.readable import require_readable
 from .finite import FiniteLossHook
 from .resume import LAST, noted_checkpoint
 
@@ -104,7 +105,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Prepares the folder.
 
         Raises:
-            CheckpointError: A checkpoint could not be saved there.
+            CheckpointError: A checkpoint could not be saved there, or not be resumed because of what it would hold.
         """
         noted_checkpoint(runner.work_dir)  # it can be read, and so replaced
         kept = runner.message_hub.runtime_info.pop('keep_ckpt_ids', [])  # else MMEngine deletes those that are too many
@@ -116,6 +117,8 @@ class SafeCheckpointHook(CheckpointHook):
             runner.logger.warning(f'{redacted(resumed)} is not of {self.out_dir}, of whose checkpoints none is deleted')
         if isinstance(self.file_backend, LocalBackend):
             in_main_process(self._prepare_folder, f'save checkpoints in {self.out_dir}')
+        classes = getattr(runner.train_dataloader.dataset, 'metainfo', {})
+        require_readable({'meta': {'dataset_meta': classes}, 'message_hub': runner.message_hub.state_dict()})
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -133,7 +136,10 @@ class SafeCheckpointHook(CheckpointHook):
             super().after_train_epoch(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Raises :class:`CheckpointError` if the weights are not finite. Hooks that change them come before."""
+        """Raises :class:`CheckpointError` if the weights are not finite, or if the file could not be read again.
+
+        Hooks that change the checkpoint come before.
+        """
         parameters = dict(unwrapped(runner.model).named_parameters())
         states = [checkpoint.get(key, {}) for key in ('state_dict', 'ema_state_dict')]
         found = [name for state in states for name in not_finite(parameters, state)]
@@ -145,6 +151,7 @@ class SafeCheckpointHook(CheckpointHook):
                 f'{len(found)} tensors of the model are not finite ({first_few(found)}); {kept}. '
                 'Lower the learning rate, or clip gradients by optim_wrapper.clip_grad'
             )
+        require_readable(checkpoint)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import OrderedDict
+from argparse import Namespace
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import AmpOptimWrapper
@@ -218,6 +220,11 @@ VALUES: dict[str, Any] = {
         {1, 'a'},
         {1.5: 3, np.int64(4): 5},
     ],
+    'numbers': range(3, 9, 2),
+    'a frozen set': frozenset({1, 'a'}),
+    'default dicts': [defaultdict(kind, {'a': 1}) for kind in (list, int, float, dict, set, str, None)],
+    'a namespace': Namespace(lr=0.1, names=['a'], of=Namespace()),
+    'texts of numpy': [np.str_('caf\u00e9 \U0001f600'), np.str_(''), {np.str_('a'): 1}],
     'torch': [torch.float16, torch.Size([1, 2]), torch.device('cuda', 1), torch.device('cpu')],
 }
 
@@ -232,6 +239,24 @@ def test_values_of_genuine_files(name: str, legacy: bool, tmp_path: Path) -> Non
     assert loaded['value'] is loaded['again'] or not isinstance(VALUES[name], Tensor)
     if name == 'versions of modules':
         assert loaded['value']._metadata == VALUES[name]._metadata
+
+
+@pytest.mark.parametrize('name', VALUES)
+def test_values_in_protocol_3(name: str, tmp_path: Path) -> None:
+    torch.save({'value': VALUES[name]}, tmp_path / 'a.pth', pickle_protocol=3)
+    assert_same(load_safely(tmp_path / 'a.pth'), {'value': VALUES[name]})
+
+
+def test_default_dicts_keep_their_factory(tmp_path: Path) -> None:
+    torch.save([defaultdict(kind) for kind in (list, int, str)], tmp_path / 'a.pth')
+    assert [loaded['new'] for loaded in load_safely(tmp_path / 'a.pth')] == [[], 0, '']
+
+
+def test_config_dicts_become_dicts(tmp_path: Path) -> None:
+    torch.save(ConfigDict(classes=('a', 'b'), extra=dict(a=[dict(b=1)])), tmp_path / 'a.pth')
+    loaded = load_safely(tmp_path / 'a.pth')
+    assert loaded == {'classes': ('a', 'b'), 'extra': {'a': [{'b': 1}]}}
+    assert type(loaded) is type(loaded['extra']) is type(loaded['extra']['a'][0]) is dict
 
 
 @pytest.mark.parametrize('value', [np.float64(0.5), np.float32(0.5), np.int64(3), np.bool_(True), np.arange(3.0)])

@@ -7,7 +7,7 @@ import pickle
 import re
 import tracemalloc
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,11 +110,14 @@ UNSUPPORTED: dict[str, tuple[Callable[[], Any], str]] = {
     'complex numbers of numpy': (lambda: np.ones(2, complex), 'of the dtype c16, which is not supported'),
     'big-endian': (lambda: np.ones(2, '>f8'), 'an array of numpy is big-endian, which is not supported'),
     'dtype of numpy': (lambda: np.dtype('f4'), r'it holds a \w+, which is not supported'),
+    'long number as a key': (lambda: {2**70: 1}, 'an int is the key of a dict, which is not supported: .* 64 bits'),
     'odd key': (
         lambda: {torch.float16: 1},
         'a dtype is the key of a dict, which is not supported: use',
     ),
-    'tuple as a key': (lambda: {(1, 2): 3}, 'a tuple is the key of a dict, which is not supported: use texts or num'),
+    'tuple as a key': (lambda: {(1, 2): 3}, 'a tuple is the key of a dict, which is not supported: use texts, or n'),
+    'default dict of another factory': (lambda: defaultdict(Counter), 'a defaultdict of another factory'),
+    'long range': (lambda: range(10**9), 'its values repeat to more than'),
     'list in itself': (in_itself, 'it holds a list that contains itself'),
     'unprintable name': (lambda: {'a\n': torch.ones(1)}, 'a tensor has no printable name'),
 }

@@ -8,14 +8,21 @@ import resource
 import signal
 import socket
 import time
+from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.hooks import CheckpointHook, Hook
+from torch import nn
 
-from mmcv_custom.checkpoint import CheckpointError, load_safely
+from mmcv_custom.checkpoint import UNSAFE_LOAD_VARIABLE, CheckpointError, load_safely
+from mmcv_custom.checkpoint.readable import require_readable
 from mmcv_custom.engine import PortableRunner, SafeCheckpointHook, resume, saving
 from tests.mmcv.tiny_training import runner
 from tests.support import Run
@@ -213,6 +220,88 @@ def test_averaged_weights_that_are_not_finite(tmp_path: Path) -> None:
     training = runner(tmp_path, 2, custom_hooks=[dict(type='EMAHook'), Spoil('head.weight', float('nan'))])
     with pytest.raises(CheckpointError, match=r'1 tensors of the model are not finite \(module.head.weight\)'):
         training.train()
+
+
+class Noting(Hook):
+    """Puts a value into the message hub, which is saved, at some iteration."""
+
+    priority = 'NORMAL'
+
+    def __init__(self, value: Any, at: int, **options: Any) -> None:
+        self.value, self.at, self.options = value, at, options
+
+    def before_train(self, runner: Any) -> None:
+        self.before_train_iter(runner, -1)
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if batch_idx == self.at:
+            runner.message_hub.update_info('note', self.value, **self.options)
+
+
+UNREADABLE: dict[str, tuple[Any, str]] = {
+    'class': ({'a': [1, Path('b')]}, r'message_hub.runtime_info.note.a.1 needs the global pathlib.PosixPath'),
+    'tuple as a key': ({(1, 2): 3}, r'message_hub.runtime_info.note would be refused: a tuple is the key of a dict'),
+    'function': (lambda: 0, r'message_hub.runtime_info.note cannot be pickled \('),
+    'sparse tensor': (torch.eye(2).to_sparse(), 'note needs the global torch._utils._rebuild_sparse_tensor'),
+}
+
+
+@pytest.mark.parametrize(
+    'tensor, message',
+    [
+        (torch.ones(2, device='meta'), 'state.0.a needs the global torch._utils._rebuild_meta_tensor_no_storage'),
+        (torch.ones(2, dtype=torch.complex64).conj(), 'state.0.a would be refused: a tensor is a conjugate'),
+        (torch.eye(2).to_sparse(), 'state.0.a needs the global torch._utils._rebuild_sparse_tensor'),
+        (torch.ones(2), ''),
+    ],
+)
+def test_tensors_that_could_not_be_resumed(tensor: torch.Tensor, message: str, tmp_path: Path) -> None:
+    content = {'state': {0: {'a': tensor}}}
+    torch.save(content, tmp_path / 'a.pth')
+    if not message:
+        require_readable(content)
+        load_safely(tmp_path / 'a.pth')
+        return
+    with pytest.raises(CheckpointError, match=message):
+        require_readable(content)
+    with pytest.raises(CheckpointError):
+        load_safely(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize('at', [-1, 1], ids=['from the start', 'later'])
+@pytest.mark.parametrize('name', UNREADABLE)
+def test_what_could_not_be_resumed_is_not_saved(name: str, at: int, tmp_path: Path) -> None:
+    value, message = UNREADABLE[name]
+    training = runner(tmp_path, 3, custom_hooks=[Noting(value, at)])
+    with pytest.raises(CheckpointError, match=f'nothing was saved, as the file could not be resumed: .*{message}'):
+        training.train()
+    assert training.iter == at + (at < 0)  # before the first iteration, or at the first save
+    assert listing(tmp_path) == ([] if at < 0 else ['iter_1.pth', 'last_checkpoint'])
+    runner(tmp_path / 'without', 1, custom_hooks=[Noting(value, -1, resumed=False)]).train()
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        ConfigDict(classes=('a',), extra=dict(a=1)),
+        defaultdict(list, a=[np.str_('b')]),
+        [range(3), frozenset({1}), Namespace(a=1), torch.ones(2), nn.Parameter(torch.ones(1)), np.arange(3)],
+    ],
+    ids=['ConfigDict', 'defaultdict', 'list'],
+)
+def test_what_is_saved_can_be_resumed(value: Any, tmp_path: Path) -> None:
+    runner(tmp_path, 1, custom_hooks=[Noting(value, -1)]).train()
+    resumed = runner(tmp_path, 2, resume=True)
+    resumed.train()
+    assert resumed.iter == 2 and resumed.message_hub.get_info('note') is not None
+
+
+def test_with_consent_anything_is_saved_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(UNSAFE_LOAD_VARIABLE, '1')
+    runner(tmp_path, 1, custom_hooks=[Noting(Path('b'), -1)]).train()
+    resumed = runner(tmp_path, 2, resume=True)
+    resumed.train()
+    assert resumed.message_hub.get_info('note') == Path('b')
 
 
 def train_in_a_child(work_dir: Path) -> int:

@@ -6,18 +6,28 @@ ours that checks its arguments, and :mod:`.states` checks the states of objects.
 state reaches torch, numpy or MMEngine.
 """
 
-from .calls import SAVED_METHODS
+from .calls import DICTS, SAVED_METHODS
 from .machine import Unpickler
-from .refusals import GlobalRefusedError, UnsupportedError, is_count, require, require_supported, unfolded_limit
+from .refusals import (
+    GlobalRefusedError,
+    UnsupportedError,
+    is_count,
+    kind_of,
+    require,
+    require_supported,
+    unfolded_limit,
+)
 from .tensors import Storage
 
 __all__ = [
+    'DICTS',
     'SAVED_METHODS',
     'GlobalRefusedError',
     'Storage',
     'Unpickler',
     'UnsupportedError',
     'is_count',
+    'kind_of',
     'require',
     'require_supported',
     'unfolded_limit',

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from argparse import Namespace
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 from .arrays import make_dtype, make_scalar
-from .refusals import GlobalRefusedError, require, require_supported
+from .refusals import GlobalRefusedError, kind_of, require, require_supported
 from .tensors import (
     DTYPES,
     STORAGE_TYPES,
@@ -29,6 +30,14 @@ from .tensors import (
 SAVED_METHODS = {
     HistoryBuffer: ('current', 'max', 'mean', 'min'),
     OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+}
+# The classes of dicts whose items a pickle may set.
+DICTS = (dict, OrderedDict, Counter, defaultdict)
+# What a defaultdict may make its values with. The names of int and str in protocol 2 are long and unicode.
+_FACTORIES = {
+    **{f'builtins.{kind.__name__}': kind for kind in (dict, float, int, list, set, str)},
+    'builtins.long': int,
+    'builtins.unicode': str,
 }
 
 
@@ -55,10 +64,10 @@ def find_global(name: str) -> Any:
 def key(value: Any) -> Any:
     """A key of a dict. Tuples, and huge numbers, can be chosen so that all have one hash, which takes forever."""
     require_supported(
-        type(value) in (str, bytes, float, bool, type(None))
+        type(value) in (str, np.str_, bytes, float, bool, type(None))
         or (type(value) is int and value.bit_length() <= 64)
         or isinstance(value, np.number),
-        f'a {type(value).__name__} is the key of a dict, which is not supported: use texts or numbers',
+        f'{kind_of(value)} is the key of a dict, which is not supported: use texts, or numbers of at most 64 bits',
     )
     return value
 
@@ -77,6 +86,28 @@ def _counter(counts: Any = None) -> Counter:
 def _set(members: Any = ()) -> set:
     require(type(members) in (tuple, list), 'a set must be made of a list')
     return set(map(key, members))
+
+
+def _frozenset(members: Any = ()) -> frozenset:
+    return frozenset(_set(members))
+
+
+def _range(*limits: Any) -> range:
+    proper = len(limits) == 3 and all(type(limit) is int and limit.bit_length() <= 62 for limit in limits)
+    require(proper and limits[2] != 0, 'a range needs start, stop and step')
+    return range(*limits)
+
+
+def _default_dict(factory: Any = None) -> defaultdict:
+    known = factory is None or (type(factory) is Global and factory.name in _FACTORIES)
+    require_supported(known, 'it holds a defaultdict of another factory than a plain type: save it as dict(...)')
+    return defaultdict(factory and _FACTORIES[factory.name])
+
+
+def _config_dict(items: Any = ()) -> dict:
+    """A plain dict in place of a ConfigDict of MMEngine, which would run code of its own for each value."""
+    require(type(items) is dict or items == (), 'a ConfigDict must be made of a dict')
+    return dict(items)
 
 
 def _complex(real: Any, imaginary: Any) -> complex:
@@ -107,7 +138,7 @@ def _saved_method(owner: Any, name: Any) -> Any:
     """Replaces ``getattr``, by which a pickle could reach any function from any object."""
     if type(owner) is Global and owner.owner and name in SAVED_METHODS[owner.owner]:
         return getattr(owner.owner, name)
-    what = owner.name if type(owner) is Global else f'a {type(owner).__name__}'
+    what = owner.name if type(owner) is Global else kind_of(owner)
     raise GlobalRefusedError(f'builtins.getattr called on {what}')
 
 
@@ -117,13 +148,19 @@ def _name(cls: type) -> str:
 
 _CALLS: dict[str, Callable[..., Any] | None] = {
     '_codecs.encode': _bytes,
+    'argparse.Namespace': Namespace,  # its state fills it
     'builtins.bytearray': _bytearray,
     'builtins.bytes': _bytes,
     'builtins.complex': _complex,
+    'builtins.frozenset': _frozenset,
     'builtins.getattr': _saved_method,
+    'builtins.range': _range,
     'builtins.set': _set,
+    'builtins.xrange': _range,  # as protocol 2 calls it
     'collections.Counter': _counter,
     'collections.OrderedDict': _ordered_dict,
+    'collections.defaultdict': _default_dict,
+    'mmengine.config.config.ConfigDict': _config_dict,
     'numpy.dtype': make_dtype,
     'numpy.ndarray': None,
     'torch.Size': make_size,
@@ -138,6 +175,7 @@ _CALLS: dict[str, Callable[..., Any] | None] = {
     **{f'{core}.multiarray.scalar': make_scalar for core in ('numpy.core', 'numpy._core')},
 }
 _GLOBALS: dict[str, Any] = {
+    **{name: Global(name) for name in _FACTORIES},
     **{name: Global(name, call) for name, call in _CALLS.items()},
     _name(HistoryBuffer): Global(_name(HistoryBuffer), _history, HistoryBuffer),
     _name(OneCycleParamScheduler): Global(_name(OneCycleParamScheduler), owner=OneCycleParamScheduler),

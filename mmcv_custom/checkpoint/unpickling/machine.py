@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import numpy as np
 
-from .calls import Global, find_global, key
+from .calls import DICTS, Global, find_global, key
 from .refusals import is_count, require, require_supported, unfolded_limit
 from .states import build
 from .tensors import Storage, StorageType
@@ -89,7 +88,7 @@ class Unpickler(pickle._Unpickler):
         self.stack[-1].extend(items)
 
     def _set_items(self, items: list) -> None:
-        require(type(self.stack[-1]) in (dict, OrderedDict, Counter), 'it sets items of what is no dict')
+        require(type(self.stack[-1]) in DICTS, 'it sets items of what is no dict')
         for name, value in zip(items[::2], items[1::2], strict=True):
             self.stack[-1][key(name)] = value
 
@@ -103,7 +102,7 @@ class Unpickler(pickle._Unpickler):
         *(pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT, pickle.BINUNICODE, pickle.SHORT_BINSTRING),
         *(pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2),
         *(pickle.TUPLE3, pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET, pickle.GLOBAL),
-        pickle.BINPERSID,
+        *(pickle.BINPERSID, pickle.BINBYTES, pickle.SHORT_BINBYTES),
     )
     _instructions: dict[int, Any] = {
         **dict.fromkeys(range(256), _refuse),
@@ -126,4 +125,4 @@ def _size(value: Any) -> int:
         return value.nbytes
     if type(value) in (str, bytes):
         return len(value)
-    return 8 * len(value) if type(value) in (tuple, list, dict) else 0
+    return 8 * len(value) if type(value) in (tuple, list, *DICTS) else 0

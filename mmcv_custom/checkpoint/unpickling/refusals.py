@@ -45,6 +45,12 @@ def unfolded_limit(size: int) -> int:
     return 16 * size + 2**20
 
 
+def kind_of(value: object) -> str:
+    """The type of a value with its article, for messages: ``'a list'``, ``'an int'``."""
+    name = type(value).__name__
+    return f'{"an" if name[0] in "aeiouAEIO" else "a"} {name}'
+
+
 def is_count(value: object) -> bool:
     """Whether a value from a file can be a size or an index. ``True`` is not one, and numbers end at 2^63."""
     return type(value) is int and 0 <= value < 2**63

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from mmengine.logging import HistoryBuffer
 
 from .arrays import build_array, build_dtype
 from .calls import SAVED_METHODS
-from .refusals import is_count, require
+from .refusals import is_count, kind_of, require
 
 
 def build(thing: Any, state: Any) -> None:
@@ -22,7 +23,7 @@ def build(thing: Any, state: Any) -> None:
     """
     if isinstance(thing, np.dtype):  # each dtype is a class of its own
         return build_dtype(thing, state)
-    require(type(thing) in _BUILDERS, f'a {type(thing).__name__} has a state, which it cannot have')
+    require(type(thing) in _BUILDERS, f'{kind_of(thing)} has a state, which it cannot have')
     _BUILDERS[type(thing)](thing, state)
 
 
@@ -38,7 +39,8 @@ def _build_history(history: HistoryBuffer, state: Any) -> None:
     require(
         all(type(array) is np.ndarray and array.ndim == 1 for array in (log, count)), 'a HistoryBuffer has no history'
     )
-    require(is_count(length) and len(log) == len(count) <= length, 'a HistoryBuffer is longer than it may be')
+    require(len(log) == len(count), 'a HistoryBuffer does not have one count for each value')
+    require(is_count(length) and len(log) <= length, 'a HistoryBuffer is longer than it may be')
     history.__init__(log, count, length)
 
 
@@ -49,8 +51,14 @@ def _build_ordered_dict(ordered: OrderedDict, state: Any) -> None:
         ordered._metadata = state['_metadata']  # type: ignore[attr-defined]
 
 
+def _build_namespace(namespace: Namespace, state: Any) -> None:
+    require(type(state) is dict and all(type(name) is str for name in state), 'a Namespace has a forged state')
+    vars(namespace).update(state)
+
+
 _BUILDERS: dict[type, Callable[[Any, Any], None]] = {
     np.ndarray: build_array,
     HistoryBuffer: _build_history,
+    Namespace: _build_namespace,
     OrderedDict: _build_ordered_dict,
 }
