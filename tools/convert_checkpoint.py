@@ -29,10 +29,9 @@ from mmcv_custom.checkpoint import (
     differences,
     load_safely,
     mmengine_form,
-    not_finite,
 )
-from mmcv_custom.checkpoint.errors import first_few, redacted
-from mmcv_custom.checkpoint.filling import require_numbers
+from mmcv_custom.checkpoint.errors import redacted
+from mmcv_custom.checkpoint.filling import require_finite, require_numbers
 from mmcv_custom.cli import (
     Parser,
     check_output_file,
@@ -69,11 +68,13 @@ def main() -> None:
         conversion, meta = read(args.source)
         print(conversion.summary())
         print(table(conversion))
-        require_finite(conversion.state_dict, args.source)
-        if cfg is not None:
+        if cfg is None:
+            parameters = [name for name in conversion.state_dict if not name.endswith(BUFFERS)]
+            require_finite(parameters, conversion.state_dict, redacted(args.source))
+        else:
             meta['cfg'] = cfg.pretty_text
             with mistakes_in_one_line(cfg, args.debug):
-                check(conversion.state_dict, cfg)
+                check(conversion.state_dict, cfg, redacted(args.source))
             print(f'fits the model of {args.config}')
         try:
             write(args.target, conversion.state_dict, meta)
@@ -97,13 +98,6 @@ def read(source: str) -> tuple[Conversion, dict[str, Any]]:
     return conversion, {'mmengine_version': mmengine.__version__, 'converted_from': Path(redacted(source)).name, **kept}
 
 
-def require_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """Raises :class:`CheckpointError` if weights are NaN or infinite."""
-    spoilt = not_finite(state, state)
-    if spoilt:
-        raise CheckpointError(f'{len(spoilt)} tensors of {redacted(source)} are not finite: {first_few(spoilt)}')
-
-
 def table(conversion: Conversion) -> str:
     """Tensors, parameters and renamed tensors of each module of the model."""
     changed = {*conversion.renamed.values(), *conversion.merged}
@@ -117,18 +111,23 @@ def table(conversion: Conversion) -> str:
     return '\n'.join('  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
 
 
-def check(state: Mapping[str, Tensor], cfg: Config) -> None:
-    """Raises :class:`CheckpointError` unless names and shapes are those of the config's model."""
+def check(state: Mapping[str, Tensor], cfg: Config, source: str) -> None:
+    """Checks that names and shapes are those of the config's model, and that the weights are proper numbers.
+
+    Raises:
+        CheckpointError: They are not, or there is no model.
+    """
     if not isinstance(cfg.get('model'), dict):
         raise CheckpointError(f'{cfg.filename} holds no model to check the weights against')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     with torch.device('meta'):  # shapes only: no time and no memory for values
         model = MODELS.build(cfg.model)
     own = model.state_dict()
-    require_numbers(model, state, 'the converted checkpoint')
     found = differences(state, own, compare(own, state))
     if found:
         raise CheckpointError(f'the weights are not those of the model of {cfg.filename}: {found}')
+    require_numbers(own, state, source)
+    require_finite(dict(model.named_parameters()), state, source)
 
 
 def write(target: Path, state: dict[str, Tensor], meta: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .errors import first_few, redacted
-from .filling import LoadReport, compare, layer_scale_of_one, log_report, require_half
+from .filling import LoadReport, fill, layer_scale_of_one
 from .forms import BACKBONE_KEY, named_tensors, renamed, unwrap
 from .safe_loading import CheckpointError, load_safely
 
@@ -82,7 +82,8 @@ def load_pretrained_backbone(
     """Loads a backbone's weights from any file that :func:`load_safely` and :func:`backbone_state_dict` can read.
 
     Tensors that do not fit keep their values, and the log names them. If the model has layer scale and the file has
-    none, the factors become one: the published tiny was trained without layer scale.
+    none, the factors become one: the published tiny was trained without layer scale. After an error about the weights
+    the model holds a part of the file.
 
     Args:
         model: The backbone.
@@ -91,8 +92,8 @@ def load_pretrained_backbone(
         map_location: Device on which the file is read.
 
     Raises:
-        CheckpointError: There is no such file, it cannot be read, or it holds less than half of the backbone's
-            parameters (their elements are counted, not the tensors). The model is then unchanged.
+        CheckpointError: There is no such file, it cannot be read or holds no such backbone, or :func:`fill` raises it:
+            it holds less than half of the backbone's parameters, for example.
     """
     source = redacted(checkpoint)
     try:
@@ -101,11 +102,4 @@ def load_pretrained_backbone(
         raise CheckpointError(str(error)) from error
     except ValueError as error:
         raise CheckpointError(f'cannot load the backbone from {source}: {error}') from error
-    own = model.state_dict()
-    ones = layer_scale_of_one(own, state)
-    report = compare({name: tensor for name, tensor in own.items() if name not in ones}, state)
-    require_half(model, state, report, source)
-    model.load_state_dict({name: state[name] for name in report.matched} | ones, strict=False)
-    note = '; it has no layer scale, whose factors are 1 now' if ones else ''
-    log_report(model, report._replace(matched=[*report.matched, *ones]), source, note)
-    return report
+    return fill(model, adapt(state, model.state_dict(), source), source)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .conversion import uses_dcnv4
-from .errors import first_few
+from .errors import first_few, one_line
 from .forms import BACKBONE_KEY
 from .safe_loading import CheckpointError
 
@@ -56,7 +57,11 @@ def not_finite(parameters: Container[str], state: Mapping[str, Any]) -> list[str
         return bool((values.isfinite() if name.removeprefix('module.') in parameters else ~values.isnan()).all())
 
     tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-    return [name for name, tensor in tensors.items() if tensor.is_floating_point() and not proper(name, tensor)]
+    return [name for name, tensor in tensors.items() if _is_inexact(tensor) and not proper(name, tensor)]
+
+
+def _is_inexact(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _has_8_bits(tensor: Tensor) -> bool:
@@ -73,7 +78,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, complete: bool = False) -> LoadReport:
     """Loads a state dict into a model and logs in one line how much of the model it fills.
 
-    Tensors of another shape are left out. A model may rename what it is given, so what counts is what it took.
+    Tensors of another shape are left out. A model may rename or change what it is given, so what counts is what it
+    holds afterwards. After an error it holds a part of the file.
 
     Args:
         model: The model.
@@ -82,11 +88,17 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, complete: b
         complete: Every tensor of the model must be filled.
 
     Raises:
-        CheckpointError: As :func:`require_complete` does if ``complete``, else as :func:`require_half`.
+        CheckpointError: As :func:`require_complete` does if ``complete``, else as :func:`require_half`; as
+            :func:`require_numbers` and :func:`require_finite` do; or a tensor that the model renames has another shape.
     """
-    own = model.state_dict()
+    own = model.state_dict(keep_vars=True)
     misshaped = compare(own, state).misshaped
-    found = model.load_state_dict({name: state[name] for name in state if name not in misshaped}, strict=False)
+    fitting = {name: state[name] for name in state if name not in misshaped}
+    try:
+        with _Copies() as copies:
+            found = model.load_state_dict(fitting, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f'{source} does not fit {type(model).__name__}: {one_line(error)}') from error
     unfilled = [name for name in found.missing_keys if not name.endswith('num_batches_tracked')]
     report = LoadReport(
         matched=[name for name in own if name not in found.missing_keys],
@@ -94,13 +106,31 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, complete: b
         unexpected=list(found.unexpected_keys),
         misshaped=misshaped,
     )
+    taken = {name: copies.sources[id(own[name])] for name in report.matched if id(own[name]) in copies.sources}
+    require_numbers(own, taken, source)
+    require_finite(dict(model.named_parameters()), {name: own[name] for name in report.matched}, source)
     if complete:
         require_complete(model, state, report, source)
     else:
         require_half(model, state, report, source)
-    eight = {str(state[name].dtype) for name in report.matched if name in state and _has_8_bits(state[name])}
+    eight = {str(tensor.dtype) for tensor in taken.values() if _has_8_bits(tensor)}
     log_report(model, report, source, f'; its numbers are as coarse as {", ".join(sorted(eight))}' if eight else '')
     return report
+
+
+class _Copies(TorchFunctionMode):
+    """Notes which tensor is copied into which: a model that renames tensors does not tell where it took them from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: dict[int, Tensor] = {}  # by the id of the tensor that was written
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict | None = None
+    ) -> Any:
+        if function is Tensor.copy_:
+            self.sources[id(args[0])] = args[1]
+        return function(*args, **(kwargs or {}))
 
 
 def filled_share(model: nn.Module, report: LoadReport, prefix: str = '') -> float:
@@ -114,9 +144,8 @@ def require_half(model: nn.Module, state: Mapping[str, Tensor], report: LoadRepo
 
     Raises:
         CheckpointError: It fills less than half of the model's parameters and less than half of its backbone's
-            (elements are counted, not tensors), or :func:`require_numbers` raises it.
+            (elements are counted, not tensors).
     """
-    require_numbers(model, state, source)
     share = filled_share(model, report)
     if share < 0.5 and filled_share(model, report, 'backbone.') < 0.5:
         raise CheckpointError(
@@ -129,32 +158,42 @@ def require_complete(model: nn.Module, state: Mapping[str, Tensor], report: Load
     """Checks that a state dict holds the whole model.
 
     Raises:
-        CheckpointError: A tensor is missing or has another shape, or :func:`require_numbers` raises it.
+        CheckpointError: A tensor is missing or has another shape.
     """
-    require_numbers(model, state, source)
     if report.missing or report.misshaped:
         raise CheckpointError(f'{source} does not fill {type(model).__name__}: {likely_cause(state, model, report)}')
 
 
-def require_numbers(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Checks that the tensors that a model would take hold proper numbers. Floating-point types convert to each other.
+def require_numbers(own: Mapping[str, Tensor], taken: Mapping[str, Tensor], source: str) -> None:
+    """Checks that a model's real numbers come from real numbers. Floating-point types convert to each other.
+
+    Args:
+        own: The model's state dict.
+        taken: The tensors that fill it, under the model's names.
+        source: What the message calls their file.
 
     Raises:
-        CheckpointError: Whole numbers or truth values stand for real numbers, or weights are NaN or infinite.
+        CheckpointError: Whole numbers, truth values or complex numbers stand for real numbers.
     """
-    own = model.state_dict()
-    fitting = {name: state[name] for name in compare(own, state).matched}
-    whole = [
+    unreal = [
         f'{name}: {tensor.dtype}'
-        for name, tensor in fitting.items()
-        if own[name].is_floating_point() and not tensor.is_floating_point()
+        for name, tensor in taken.items()
+        if (_is_inexact(own[name]) and not _is_inexact(tensor)) or (tensor.is_complex() and not own[name].is_complex())
     ]
-    if whole:
+    if unreal:
         raise CheckpointError(
-            f'{source} does not hold real numbers in {len(whole)} tensors that need them ({first_few(whole)}): '
+            f'{source} does not hold real numbers in {len(unreal)} tensors that need them ({first_few(unreal)}): '
             'convert them to floating point, with their scale if they are quantized'
         )
-    if spoilt := not_finite(dict(model.named_parameters()), fitting):
+
+
+def require_finite(parameters: Container[str], state: Mapping[str, Tensor], source: str) -> None:
+    """Checks weights as :func:`not_finite` does.
+
+    Raises:
+        CheckpointError: Some are NaN or infinite.
+    """
+    if spoilt := not_finite(parameters, state):
         raise CheckpointError(
             f'{source} holds NaN or infinite numbers in {len(spoilt)} tensors ({first_few(spoilt)}): the training that '
             'saved it has diverged, or it is damaged; take another checkpoint'

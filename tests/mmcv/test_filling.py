@@ -142,6 +142,57 @@ def test_what_the_model_does_not_take_may_be_anything(load: Loader) -> None:
     load(weights() | odd)
 
 
+class Renaming(nn.Module):
+    """A model that renames what it is given, as mmdet's two-stage detectors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new = nn.Linear(2, 2)
+        self.register_buffer('mask', torch.zeros(2))
+        self.register_buffer('count', torch.tensor(0))
+
+    def _load_from_state_dict(self, state_dict: State, prefix: str, *args: Any) -> None:
+        for name in [name for name in state_dict if name.startswith('old.')]:
+            state_dict[name.replace('old.', 'new.')] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+OLD = {'weight': torch.ones(2, 2), 'bias': torch.ones(2)}
+
+
+@pytest.mark.parametrize('complete', [False, True])
+@pytest.mark.parametrize('prefix', ['old.', 'new.'])
+@pytest.mark.parametrize(
+    ('weight', 'message'),
+    [
+        (torch.full((2, 2), torch.nan), r'a.pth holds NaN or infinite numbers in 1 tensors \(new.weight\)'),
+        (torch.full((2, 2), 1e300, dtype=torch.float64), r'holds NaN or infinite numbers in 1 tensors \(new.weight\)'),
+        (torch.ones(2, 2, dtype=torch.int8), r'a.pth does not hold real numbers in 1 .* \(new.weight: torch.int8\)'),
+        (torch.ones(2, 2, dtype=torch.float64), ''),
+    ],
+    ids=['NaN', 'too large', 'int8', 'good'],
+)
+def test_what_a_model_holds_is_judged(complete: bool, prefix: str, weight: Tensor, message: str) -> None:
+    """Under whatever names it took it. Buffers may be infinite or count."""
+    good = {'mask': torch.full((2,), -torch.inf), 'count': torch.tensor(5), 'unused': torch.tensor(torch.nan)}
+    state = {prefix + name: tensor for name, tensor in (OLD | {'weight': weight}).items()} | good
+    model = Renaming()
+    if message:
+        with pytest.raises(CheckpointError, match=message):
+            filling.fill(model, state, 'a.pth', complete)
+    else:
+        report = filling.fill(model, state, 'a.pth', complete)
+        assert len(report.matched) == 4 and not report.missing and report.unexpected == ['unused']
+        assert (model.new.weight == 1).all() and model.count == 5
+
+
+def test_renamed_tensors_of_another_shape() -> None:
+    message = r'^a.pth does not fit Renaming: .*size mismatch for new.bias: .*\[3\]'
+    with pytest.raises(CheckpointError, match=message) as caught:
+        filling.fill(Renaming(), {'old.weight': OLD['weight'], 'old.bias': torch.ones(3)}, 'a.pth')
+    assert '\n' not in str(caught.value)
+
+
 def test_revised_names_hide_none(tmp_path: Path) -> None:
     file = str(tmp_path / 'a.pth')
     torch.save({f'old.{name}': tensor for name, tensor in weights().items()} | {'head.bias': torch.ones(1500)}, file)
