@@ -94,7 +94,9 @@ def translate(old: OldConfig, cfg: Config) -> Translation:
     if model:
         found.settings['model'] = model
     norm = {**(content.get('img_norm_cfg') or {})}
-    found.notes += [brief(f'img_norm_cfg.{key}', norm.pop(key)) for key in norm.keys() - {'mean', 'std', 'to_rgb'}]
+    found.notes += [
+        brief(f'img_norm_cfg.{key}', norm.pop(key)) for key in sorted(norm.keys() - {'mean', 'std', 'to_rgb'})
+    ]
     norm['bgr_to_rgb'] = norm.pop('to_rgb', cfg.model.data_preprocessor.bgr_to_rgb)
     if changed := {key: value for key, value in norm.items() if not same(value, cfg.model.data_preprocessor.get(key))}:
         found.settings.setdefault('model', {})['data_preprocessor'] = changed
