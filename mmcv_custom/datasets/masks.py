@@ -16,6 +16,7 @@ from PIL import Image
 from .images import read_header
 
 LOSSY = ('JPEG', 'MPO')
+IGNORED = 255  # the label that mmseg's losses and metrics leave out by default
 Values = Counter[int]  # pixels by value
 
 

@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..datasets.images import HEADERS, MASKS, read_header, sample
-from ..datasets.masks import MaskFolders, read_mask
+from ..datasets.masks import IGNORED, MaskFolders, read_mask
 from ..errors import UserError
 from .data import Data, Split, tidy
-
-IGNORED = 255  # the default of mmseg's losses and metrics
 
 
 def read_segments(paths: Mapping[str, tuple[str, str]], names: Sequence[str] | None = None) -> Data:

@@ -10,10 +10,9 @@ from mmseg.datasets import BaseSegDataset
 from numpy.typing import NDArray
 
 from mmcv_custom.datasets import Source
+from mmcv_custom.datasets.masks import IGNORED
 
 from .base import FIX, is_iou_metric
-
-IGNORED = 255  # the default of mmseg's losses and metrics
 
 
 @dataclass(frozen=True)
