@@ -12,20 +12,15 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
-from ..checkpoint import compare, require_complete, unwrapped
+from ..checkpoint import unwrapped as unwrapped
 
 
 @HOOKS.register_module()
 class CompleteCheckpointHook(Hook):
-    """Refuses a checkpoint that does not fill the whole model, where MMEngine logs a warning and goes on.
+    """Makes :class:`PortableRunner` refuse a checkpoint that does not fill the whole model.
 
-    Tensors that the model does not use are ignored.
+    MMEngine would log a warning and go on. Tensors that the model does not use are ignored.
     """
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Raises :class:`mmcv_custom.checkpoint.CheckpointError` before any weight is loaded."""
-        model, state = unwrapped(runner.model), checkpoint['state_dict']
-        require_complete(model, state, compare(model.state_dict(), state), str(runner._load_from))
 
 
 @HOOKS.register_module()

@@ -21,11 +21,11 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..checkpoint import CheckpointError, adapt, compare, fill, renamed, require_complete
+from ..checkpoint import CheckpointError, adapt, fill, renamed, unwrapped
 from ..checkpoint.errors import redacted
 from ..errors import UserError
 from .gloo import let_gloo_finish_at_exit
-from .hooks import unwrapped
+from .hooks import CompleteCheckpointHook
 from .optimizer_state import use_options_of_config
 from .pipeline import name_images
 from .resume import newest_checkpoint, require_training, scheduled_options
@@ -184,8 +184,8 @@ class PortableRunner(Runner):
         Args:
             filename: File or URL.
             map_location: As for ``torch.load``.
-            strict: Every tensor of the model must be filled. It is so when resuming, and in tests by
-                :class:`CompleteCheckpointHook`.
+            strict: Every tensor of the model must be filled, and nothing is added. It is so when resuming.
+                With :class:`CompleteCheckpointHook` every tensor must be filled, too.
             revise_keys: Pairs of a regular expression and its replacement, applied to the names in the file.
 
         Raises:
@@ -195,21 +195,20 @@ class PortableRunner(Runner):
         checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
         state = checkpoint['state_dict']
         model, source = unwrapped(self.model), redacted(filename)
-        complete = strict or self._resuming
+        strict = strict or self._resuming
         try:
             for pattern, replacement in revise_keys:
                 state = renamed(state, partial(re.sub, pattern, replacement))
-            if not complete:
+            if not strict:
                 state = adapt(state, model.state_dict(), source)
         except ValueError as error:
             raise CheckpointError(f'cannot load {source}: {error}') from error
-        if complete:
-            require_complete(model, state, compare(model.state_dict(), state), source)
         if self._resuming:
             require_training(checkpoint, self, source)
             use_options_of_config(checkpoint['optimizer'], self.optim_wrapper, scheduled_options(self.param_schedulers))
         checkpoint['state_dict'] = state
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)  # may exchange the weights
+        complete = strict or any(isinstance(hook, CompleteCheckpointHook) for hook in self.hooks)
         fill(model, checkpoint['state_dict'], source, complete)
         self._has_loaded = True
         return checkpoint

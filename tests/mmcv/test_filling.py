@@ -186,6 +186,37 @@ def test_what_a_model_holds_is_judged(complete: bool, prefix: str, weight: Tenso
         assert (model.new.weight == 1).all() and model.count == 5
 
 
+class RenamingDetector(Detector):
+    """A detector whose head was called trunk."""
+
+    def _load_from_state_dict(self, state_dict: State, prefix: str, *args: Any) -> None:
+        for name in [name for name in state_dict if name.startswith('trunk.')]:
+            state_dict[name.replace('trunk.', 'head.')] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@pytest.mark.parametrize('purpose', ['load_from', 'test', 'strict'])
+def test_names_that_the_model_understands(purpose: str, tmp_path: Path) -> None:
+    """They are complete wherever completeness is asked for."""
+    file, state = str(tmp_path / 'a.pth'), weights()
+    options = dict(work_dir=str(tmp_path), experiment_name=tmp_path.name, log_level='ERROR')
+    hooks = [dict(type='CompleteCheckpointHook')] if purpose == 'test' else []
+    runner = PortableRunner(RenamingDetector(), custom_hooks=hooks, **options)
+    old = {name.replace('head.', 'trunk.'): tensor for name, tensor in state.items()}
+    torch.save(old, file)
+    runner.load_checkpoint(file, strict=purpose == 'strict')
+    assert torch.equal(runner.model.head.weight, state['head.weight'])
+
+    del old['trunk.bias']
+    torch.save(old, file)
+    if purpose == 'load_from':
+        runner.load_checkpoint(file)
+    else:
+        message = r'a.pth does not fill RenamingDetector: 1 tensors are missing \(head.bias\)'
+        with pytest.raises(CheckpointError, match=message):
+            runner.load_checkpoint(file, strict=purpose == 'strict')
+
+
 def test_renamed_tensors_of_another_shape() -> None:
     message = r'^a.pth does not fit Renaming: .*size mismatch for new.bias: .*\[3\]'
     with pytest.raises(CheckpointError, match=message) as caught:
