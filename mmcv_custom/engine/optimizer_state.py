@@ -7,6 +7,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import compress
 from numbers import Real
 from typing import Any
 
@@ -30,8 +31,17 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
 
 
-def optimizer_problems(saved: Any, wrapper: OptimWrapper | OptimWrapperDict, model: nn.Module) -> Iterator[str]:
-    """What keeps the optimizers of a config from going on from a saved state, each in one line."""
+def optimizer_problems(
+    saved: Any, wrapper: OptimWrapper | OptimWrapperDict, model: nn.Module, iterations: int
+) -> Iterator[str]:
+    """What keeps the optimizers of a config from going on from a saved state, each in one line.
+
+    Args:
+        saved: State of the optimizers.
+        wrapper: The optimizers of the config.
+        model: Its parameters' names are for the messages.
+        iterations: How many iterations were done before saving. With gradient accumulation there may be no step yet.
+    """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     if not isinstance(saved, Mapping):
         yield 'it holds no optimizer (the best_*.pth and what save_optimizer=False saves are for tests)'
@@ -39,7 +49,8 @@ def optimizer_problems(saved: Any, wrapper: OptimWrapper | OptimWrapperDict, mod
     for key, part in _parts(wrapper):
         state = saved if key is None else saved.get(key)
         what = 'its optimizer' if key is None else f'its optimizer {key}'
-        yield from _state_problems(state, part.optimizer, names, what)
+        stepped = iterations >= part._accumulative_counts
+        yield from _state_problems(state, part.optimizer, names, what, stepped)
         scaler = part.loss_scaler.state_dict() if hasattr(part, 'loss_scaler') else {}
         if scaler and isinstance(state, Mapping) and 'loss_scaler' in state:
             own, factors = scaler.keys(), state['loss_scaler']
@@ -51,7 +62,9 @@ def use_options_of_config(saved: Any, wrapper: OptimWrapper | OptimWrapperDict, 
     """Replaces the options of a saved optimizer by those of the config, except for what schedules change.
 
     The file keeps learning rate and weight decay, as in MMEngine. Flags such as ``maximize``, which another optimizer
-    or a forged file may have, are those of the config.
+    or a forged file may have, are those of the config. Other numbers that the groups of the file have, and those of the
+    config do not, are state of the optimizer, such as the ``step`` that LAMB counts there: the file keeps them. Options
+    and state of optimizers from outside torch.optim cannot be told apart (Prodigy's ``d``): the file keeps all numbers.
 
     Args:
         saved: State of the optimizers; changed in place.
@@ -66,17 +79,28 @@ def use_options_of_config(saved: Any, wrapper: OptimWrapper | OptimWrapperDict, 
     for key, part in _parts(wrapper):
         state = saved if key is None else saved[key]
         groups = zip(state['param_groups'], part.optimizer.param_groups, strict=True)
-        state['param_groups'] = [{**merged(group, own), 'params': group['params']} for group, own in groups]
+        state['param_groups'] = [
+            {**merged(group, own), **_group_state(group, own, part.optimizer), 'params': group['params']}
+            for group, own in groups
+        ]
         base = state.pop('base_param_settings', None)  # of optimizers whose groups have learning rates of their own
         if isinstance(base, Mapping) and part.base_param_settings is not None:
             state['base_param_settings'] = merged(base, part.base_param_settings)
+
+
+def _group_state(group: Mapping[str, Any], own: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """The numbers in a parameter group that the optimizer may have put there in its steps."""
+    options = own if _is_of_torch(optimizer) else {}
+    return {name: value for name, value in group.items() if is_number(value) and name not in options}
 
 
 def _parts(wrapper: OptimWrapper | OptimWrapperDict) -> list[tuple[str | None, Any]]:
     return list(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else [(None, wrapper)]
 
 
-def _state_problems(saved: Any, optimizer: Optimizer, names: Mapping[int, str], what: str) -> Iterator[str]:
+def _state_problems(
+    saved: Any, optimizer: Optimizer, names: Mapping[int, str], what: str, stepped: bool
+) -> Iterator[str]:
     try:
         groups = [list(group['params']) for group in saved['param_groups']]
         listed = [group.get('param_names') for group in saved['param_groups']]
@@ -105,7 +129,8 @@ def _state_problems(saved: Any, optimizer: Optimizer, names: Mapping[int, str], 
             if name in mine and not (is_number(group.get(name)) and 0 <= group[name] < math.inf):
                 yield f'{what} has {name} {one_line(repr(group.get(name)), 50)} in parameter group {number}'
                 return
-    yield from _parameter_problems(states, indices, optimizer, names, what)
+    if stepped or any(states.values()):
+        yield from _parameter_problems(states, indices, optimizer, names, what)
 
 
 def _parameter_problems(
@@ -137,9 +162,9 @@ def _parameter_problems(
         yield f'{what} has {len(misfits)} states that are of another shape or not finite ({first_few(misfits)})'
     if absent and (expected is None or any(expected)):
         lacking = f'{what} has no state for {len(absent)} of {trained} trained tensors ({first_few(absent)})'
-        if len(absent) > trained / 2:
+        if len(absent) > trained / 2 and expected is not None:
             yield lacking
-        else:  # these had no gradients yet, perhaps
+        else:  # these had no gradients yet, perhaps, or such an optimizer keeps no state for them
             print_log(f'{lacking}; they start anew', 'current', logging.WARNING)
 
 
@@ -154,12 +179,13 @@ def _states_after_a_step(optimizer: Optimizer) -> list[dict[str, str]] | None:
     A copy of the optimizer makes a step with a tiny parameter in each group. ``None`` for optimizers that may do more
     in a step than compute, those from outside torch.optim.
     """
-    if not type(optimizer).__module__.startswith('torch.optim.') or isinstance(optimizer, LBFGS | SparseAdam):
+    if not _is_of_torch(optimizer) or isinstance(optimizer, LBFGS | SparseAdam):
         return None
     probe = copy.copy(optimizer)
     probe.state = defaultdict(dict)
     probe.param_groups = []
-    for group in optimizer.param_groups:
+    filled = [bool(group['params']) for group in optimizer.param_groups]
+    for group in compress(optimizer.param_groups, filled):
         like = group['params'][0]
         parameter = nn.Parameter(torch.zeros(tuple(range(2, 2 + like.ndim)), dtype=like.dtype, device=like.device))
         parameter.grad = torch.ones_like(parameter)
@@ -172,7 +198,12 @@ def _states_after_a_step(optimizer: Optimizer) -> list[dict[str, str]] | None:
         return 'parameter' if value.shape == parameter.shape else 'tensor' if value.ndim else 'number'
 
     made = [(probe.state.get(group['params'][0], {}), group['params'][0]) for group in probe.param_groups]
-    return [{key: kind(value, p) for key, value in state.items() if value is not None} for state, p in made]
+    kinds = iter([{key: kind(value, p) for key, value in state.items() if value is not None} for state, p in made])
+    return [next(kinds) if some else {} for some in filled]
+
+
+def _is_of_torch(optimizer: Optimizer) -> bool:
+    return type(optimizer).__module__.startswith('torch.optim.')
 
 
 def _fits(value: Any, like: str, parameter: Tensor) -> bool:

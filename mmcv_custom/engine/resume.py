@@ -103,10 +103,13 @@ def require_training(checkpoint: Mapping[str, Any], runner: Runner, source: str)
     if 'message_hub' not in checkpoint:
         problems = ['it holds weights, but no training by MMEngine that could go on']
     else:
+        meta, done = checkpoint['meta'], checkpoint['meta'].get('iter')
         problems = [
-            *_progress_problems(checkpoint['meta'], runner),
+            *_progress_problems(meta, runner),
             *_message_problems(checkpoint['message_hub']),
-            *optimizer_problems(checkpoint.get('optimizer'), runner.optim_wrapper, runner.model),
+            *optimizer_problems(
+                checkpoint.get('optimizer'), runner.optim_wrapper, runner.model, done if type(done) is int else 0
+            ),
             *_scheduler_problems(checkpoint.get('param_schedulers'), runner.param_schedulers),
         ]
         if 'ema_state_dict' in checkpoint:

@@ -6,13 +6,16 @@ import copy
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIMIZERS
 
+from mmcv_custom import PortableRunner
 from mmcv_custom.checkpoint import UNSAFE_LOAD_VARIABLE, CheckpointError, load_safely
 from mmcv_custom.engine import optimizer_state, resume
 from tests.mmcv.tiny_training import runner
@@ -224,6 +227,87 @@ def test_an_optimizer_without_state_goes_on(tmp_path: Path) -> None:
     momentum = runner(tmp_path, 3, resume=True, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)))
     with pytest.raises(CheckpointError, match='its optimizer has no state for 4 of 4 trained tensors'):
         momentum.train()
+
+
+@pytest.mark.parametrize('iterations', [4, 8])
+def test_accumulated_gradients_go_on(iterations: int, tmp_path: Path) -> None:
+    """Before the first step of the optimizer there is no state yet; after it, there must be."""
+    wrapper = dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1), accumulative_counts=8))
+    first = runner(tmp_path, 20, interval=4, **wrapper)
+    first.train_loop._max_iters = iterations + 1  # else the last iteration makes a step in any case
+    first.train()
+    file = tmp_path / f'iter_{iterations}.pth'
+    content = load_safely(file)
+    assert bool(content['optimizer']['state']) == (iterations == 8)
+    resumed = runner(tmp_path / 'resumed', 20, interval=20, resume=True, load_from=str(file), **wrapper)
+    resumed.train()
+    assert resumed.iter == 20
+
+    content['optimizer']['state'] = {}
+    torch.save(content, tmp_path / 'odd.pth')
+    odd = runner(tmp_path / 'odd', 20, resume=True, load_from=str(tmp_path / 'odd.pth'), **wrapper)
+    if iterations == 8:
+        with pytest.raises(CheckpointError, match='its optimizer has no state for 4 of 4 trained tensors'):
+            odd.train()
+    else:
+        odd.load_or_resume()
+
+
+def test_an_empty_parameter_group(tmp_path: Path) -> None:
+    def training(iterations: int, **options: Any) -> PortableRunner:
+        made = runner(tmp_path, iterations, param_scheduler=[], **options)
+        groups = [dict(params=[]), dict(params=[*made.model.parameters()])]
+        made.optim_wrapper = OptimWrapper(torch.optim.AdamW(groups, lr=0.1))
+        return made
+
+    training(1).train()
+    resumed = training(2, resume=True)
+    resumed.train()
+    assert resumed.iter == 2
+    content = load_safely(tmp_path / 'iter_2.pth')
+    content['optimizer']['state'][0]['exp_avg'] = torch.ones(7)
+    torch.save(content, tmp_path / 'odd.pth')
+    odd = training(3, resume=True, load_from=str(tmp_path / 'odd.pth'))
+    with pytest.raises(CheckpointError, match='of another shape or not finite'):
+        odd.train()
+
+
+class Plain(torch.optim.Optimizer):
+    """An optimizer from elsewhere without state for parameters. It counts steps in its groups, as LAMB does."""
+
+    def __init__(self, params: Any, lr: float = 0.1, d: float = 1.0) -> None:
+        super().__init__(params, dict(lr=lr, d=d, flag=False))
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            group['step'] = group.get('step', 0) + 1
+            group['d'] *= 2
+            for parameter in group['params']:
+                parameter.add_(parameter.grad, alpha=-group['lr'] / group['step'])
+
+
+@pytest.fixture
+def plain_optimizer() -> Iterator[dict]:
+    OPTIMIZERS.register_module(module=Plain)
+    yield dict(optim_wrapper=dict(optimizer=dict(type='Plain')))
+    OPTIMIZERS.module_dict.pop('Plain')
+
+
+def test_state_in_parameter_groups_goes_on(plain_optimizer: dict, tmp_path: Path) -> None:
+    """It ends where a training without a break ends; what is no number is the config's."""
+    runner(tmp_path, 4, **plain_optimizer).train()
+    content = load_safely(tmp_path / 'iter_2.pth')
+    (group,) = content['optimizer']['param_groups']
+    assert (group['step'], group['d']) == (2, 4)
+    group.update(flag=True, note='a')
+    torch.save(content, tmp_path / 'odd.pth')
+    resumed = runner(tmp_path / 'b', 4, resume=True, load_from=str(tmp_path / 'odd.pth'), **plain_optimizer)
+    resumed.train()
+    one, other = (load_safely(folder / 'iter_4.pth') for folder in (tmp_path, tmp_path / 'b'))
+    torch.testing.assert_close(one['state_dict'], other['state_dict'], rtol=0, atol=0)
+    (group,) = resumed.optim_wrapper.optimizer.param_groups
+    assert (group['step'], group['d'], group['flag']) == (4, 16, False) and 'note' not in group
 
 
 @pytest.mark.parametrize('kind, state', [('SGD', 'momentum_buffer'), ('RMSprop', 'square_avg, step')])
