@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model import BaseModel, BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -88,7 +88,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, complete: b
         complete: Every tensor of the model must be filled.
 
     Raises:
-        CheckpointError: As :func:`require_complete` does if ``complete``, else as :func:`require_half`; as
+        CheckpointError: As :func:`require_complete` does if ``complete``, else as :func:`require_enough`; as
             :func:`require_numbers` and :func:`require_finite` do; or a tensor that the model renames has another shape.
     """
     own = model.state_dict(keep_vars=True)
@@ -112,7 +112,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, complete: b
     if complete:
         require_complete(model, state, report, source)
     else:
-        require_half(model, state, report, source)
+        require_enough(model, state, report, source)
     eight = {str(tensor.dtype) for tensor in taken.values() if _has_8_bits(tensor)}
     log_report(model, report, source, f'; its numbers are as coarse as {", ".join(sorted(eight))}' if eight else '')
     return report
@@ -134,24 +134,39 @@ class _Copies(TorchFunctionMode):
 
 
 def filled_share(model: nn.Module, report: LoadReport, prefix: str = '') -> float:
-    """The share of a model's parameters, or of those under a prefix, that was filled. Elements are counted."""
+    """The share of a model's parameters, or of those under a prefix, that was filled. Elements are counted.
+
+    A model without parameters is filled; without parameters under the prefix nothing of it is.
+    """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name.startswith(prefix)}
-    return sum(sizes.get(name, 0) for name in report.matched) / (sum(sizes.values()) or 1)
+    if not any(sizes.values()):
+        return 0.0 if prefix else 1.0
+    return sum(sizes.get(name, 0) for name in report.matched) / sum(sizes.values())
 
 
-def require_half(model: nn.Module, state: Mapping[str, Tensor], report: LoadReport, source: str) -> None:
+def require_enough(model: nn.Module, state: Mapping[str, Tensor], report: LoadReport, source: str) -> None:
     """Checks that a state dict holds enough to start from.
 
     Raises:
-        CheckpointError: It fills less than half of the model's parameters and less than half of its backbone's
-            (elements are counted, not tensors).
+        CheckpointError: It fills less than half of the parameters of a backbone, less than half of those of a whole
+            model and of its backbone, or none of those of another part, such as a neck. Elements are counted, not
+            tensors.
     """
     share = filled_share(model, report)
-    if share < 0.5 and filled_share(model, report, 'backbone.') < 0.5:
+    if _is_backbone(model) or isinstance(model, BaseModel):
+        enough = max(share, filled_share(model, report, 'backbone.')) >= 0.5
+    else:
+        enough = share > 0
+    if not enough:
         raise CheckpointError(
             f'{source} holds only {share:.0%} of the parameters of {type(model).__name__}: '
             f'{likely_cause(state, model, report)}'
         )
+
+
+def _is_backbone(model: nn.Module) -> bool:
+    """Whether a model is InternImage, or of the ``backbones`` of mmdet, mmseg or any package that follows them."""
+    return 'backbones' in type(model).__module__.split('.') or any(map(BACKBONE_KEY.match, model.state_dict()))
 
 
 def require_complete(model: nn.Module, state: Mapping[str, Tensor], report: LoadReport, source: str) -> None:
