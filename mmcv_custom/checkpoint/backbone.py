@@ -16,6 +16,7 @@ from .errors import first_few, redacted
 from .filling import LoadReport, fill, layer_scale_of_one
 from .forms import BACKBONE_KEY, named_tensors, renamed, unwrap
 from .safe_loading import CheckpointError, load_safely
+from .schemes import local_source
 
 
 def backbone_state_dict(checkpoint: Mapping[str, Any], prefix: str | None = None) -> dict[str, Tensor]:
@@ -87,7 +88,7 @@ def load_pretrained_backbone(
 
     Args:
         model: The backbone.
-        checkpoint: File or http(s) URL.
+        checkpoint: File, http(s) URL, or a name in another of MMEngine's schemes, as :func:`local_source` takes it.
         prefix: Prefix of the backbone's names in the file; ``None`` to find out.
         map_location: Device on which the file is read.
 
@@ -97,7 +98,8 @@ def load_pretrained_backbone(
     """
     source = redacted(checkpoint)
     try:
-        state = backbone_state_dict(load_safely(checkpoint, map_location), prefix)
+        with local_source(os.fsdecode(checkpoint)) as place:
+            state = backbone_state_dict(load_safely(place, map_location), prefix)
     except FileNotFoundError as error:
         raise CheckpointError(str(error)) from error
     except ValueError as error:

@@ -216,6 +216,22 @@ def test_half_is_counted_in_numbers(half: float, enough: bool, tmp_path: Path) -
             load_pretrained_backbone(model, file)
 
 
+def test_schemes_of_mmengine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name in its tables leads to a file in its home folder."""
+    source = make_backbone(1)
+    torch.save(source.state_dict(), tmp_path / 'internimage.pth')
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
+    (tmp_path / 'open_mmlab.json').write_text('{"internimage": "internimage.pth"}')
+    for name in ('open-mmlab://internimage', 'openmmlab://internimage'):
+        model = InternImage(**SMALL, init_cfg=dict(type='Pretrained', checkpoint=name))
+        model.init_weights()
+        assert_equal(model, dict(source.state_dict()))
+    with pytest.raises(CheckpointError, match='there is no model open-mmlab://other in the table of MMEngine'):
+        load_pretrained_backbone(make_backbone(), 'open-mmlab://other')
+    with pytest.raises(CheckpointError, match='cannot fetch s3://bucket/a.pth'):
+        load_pretrained_backbone(make_backbone(), 's3://bucket/a.pth')
+
+
 def test_secrets_in_urls_are_not_printed(log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Password and query of a URL, whether the file is of use or not."""
     model = make_backbone()
