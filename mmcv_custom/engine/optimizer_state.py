@@ -88,6 +88,18 @@ def use_options_of_config(saved: Any, wrapper: OptimWrapper | OptimWrapperDict, 
             state['base_param_settings'] = merged(base, part.base_param_settings)
 
 
+def changed_options(saved: Any, wrapper: OptimWrapper | OptimWrapperDict) -> Iterator[str]:
+    """Which learning rates and weight decays, before any schedule, a config has changed since a state was saved."""
+    for key, part in _parts(wrapper):
+        state = saved if key is None else saved[key]
+        for name in _KEPT:
+            for group, own in zip(state['param_groups'], part.optimizer.param_groups, strict=True):
+                then, now = (values.get(f'initial_{name}', values.get(name)) for values in (group, own))
+                if is_number(then) and is_number(now) and float(then) != float(now):
+                    yield f'{name} {float(then):g}, in the config {float(now):g}'
+                    break  # one example is enough
+
+
 def _group_state(group: Mapping[str, Any], own: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     """The numbers in a parameter group that the optimizer may have put there in its steps."""
     options = own if _is_of_torch(optimizer) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import re
@@ -17,7 +18,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..checkpoint import CheckpointError, compare, differences, load_safely, named_tensors, not_finite
 from ..checkpoint.errors import first_few, one_line
-from .optimizer_state import is_number, optimizer_problems
+from .optimizer_state import changed_options, is_number, optimizer_problems
 
 LAST = 'last_checkpoint'  # the file in which MMEngine notes the path of the newest checkpoint
 _SAVED = re.compile(r'(epoch|iter)_(\d+)\.pth')
@@ -120,6 +121,17 @@ def require_training(checkpoint: Mapping[str, Any], runner: Runner, source: str)
             f'cannot resume from {source}: {"; ".join(problems)}. '
             'To start a training from these weights name it as load_from, without resume'
         )
+    changed = [
+        *changed_options(checkpoint['optimizer'], runner.optim_wrapper),
+        *_changed_schedules(checkpoint.get('param_schedulers'), runner.param_schedulers),
+    ]
+    if changed:
+        print_log(
+            f'{source} was trained with {first_few(changed, 5)}. Its values count. To train with those of the config, '
+            'name it as load_from, without resume',
+            'current',
+            logging.WARNING,
+        )
 
 
 def _progress_problems(meta: Mapping[str, Any], runner: Runner) -> Iterator[str]:
@@ -190,6 +202,25 @@ def _scheduler_problems(saved: Any, schedulers: Any) -> Iterator[str]:
             if not _is_like(value, expected[key]):
                 values = f'{one_line(repr(value), 50)}, expected a value like {one_line(repr(expected[key]), 50)}'
                 yield f'its param_schedulers[{index}] has the {key} {values}'
+
+
+def _changed_schedules(saved: Any, schedulers: Any) -> Iterator[str]:
+    """Which arguments of schedulers a config has changed since their states were saved."""
+    if isinstance(schedulers, Mapping):
+        for key, part in schedulers.items():
+            yield from _changed_schedules(saved[key], part)
+        return
+    for state, scheduler in zip(saved or [], schedulers or [], strict=True):
+        own = scheduler.state_dict()
+        for key in _arguments(type(scheduler)) & own.keys() - {'last_step', 'verbose'}:
+            if state[key] != own[key]:
+                then, now = (one_line(value, 50) for value in (state[key], own[key]))
+                yield f'{key} {then} in {type(scheduler).__name__}, in the config {now}'
+
+
+def _arguments(kind: type) -> set[str]:
+    """The names of the arguments that a class takes, with those that it hands on to its bases."""
+    return {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
 
 
 def _is_like(value: Any, own: Any) -> bool:

@@ -18,6 +18,7 @@ from mmengine.registry import OPTIMIZERS
 from mmcv_custom import PortableRunner
 from mmcv_custom.checkpoint import UNSAFE_LOAD_VARIABLE, CheckpointError, load_safely
 from mmcv_custom.engine import optimizer_state, resume
+from tests.mmcv.test_genuine_checkpoints import SCHEDULERS
 from tests.mmcv.tiny_training import runner
 
 Content = dict[str, Any]
@@ -365,6 +366,48 @@ def test_options_are_those_of_the_config(trained: Path, tmp_path: Path) -> None:
     assert not group.get('decoupled_weight_decay')
     training.train()
     assert training.iter == 5
+
+
+def cosine(end: int) -> list[dict]:
+    warmup = dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=2)
+    return [warmup, dict(type='CosineAnnealingLR', T_max=end, by_epoch=False, end=end)]
+
+
+@pytest.mark.parametrize(
+    'end, lr, changed',
+    [
+        (4, 0.1, ''),
+        (8, 0.1, 'T_max 4 in CosineAnnealingLR, in the config 8'),
+        (8, 0.1, 'end 4 in CosineAnnealingLR, in the config 8'),
+        (4, 0.5, 'lr 0.1, in the config 0.5'),
+    ],
+)
+def test_a_changed_schedule_is_named(
+    end: int, lr: float, changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's counts, and one line says so."""
+    lines: list[str] = []
+    monkeypatch.setattr(resume, 'print_log', lambda text, *_: lines.append(text))
+    runner(tmp_path, 4, param_scheduler=cosine(4)).train()
+    wrapper = dict(optimizer=dict(type='AdamW', lr=lr))
+    resumed = runner(tmp_path, 8, resume=True, param_scheduler=cosine(end), optim_wrapper=wrapper)
+    resumed.load_or_resume()
+    assert len(lines) == bool(changed)
+    if changed:
+        assert changed in lines[0] and 'iter_4.pth was trained with ' in lines[0] and 'Its values count' in lines[0]
+    assert resumed.param_schedulers[1].T_max == 4
+    assert resumed.optim_wrapper.param_groups[0]['initial_lr'] == 0.1
+
+
+@pytest.mark.parametrize('name', SCHEDULERS)
+def test_the_same_schedule_is_not_called_changed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(resume, 'print_log', lambda text, *_: lines.append(text))
+    schedule = dict(param_scheduler=[dict(type=name, by_epoch=False, end=9, **SCHEDULERS[name])])
+    runner(tmp_path, 2, **schedule).train()
+    resumed = runner(tmp_path, 4, resume=True, **schedule)
+    resumed.train()
+    assert (resumed.iter, lines) == (4, [])
 
 
 def test_scheduled_momentum_goes_on(tmp_path: Path) -> None:
