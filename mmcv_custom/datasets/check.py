@@ -51,8 +51,9 @@ def check_datasets(
             _compare_labels([*train, *checks.get('val', ()), *checks.get('test', ())], report)
             _compare_images(checks, report)
         if 'oracle' in layers and not report.failed:
+            labels = {name: label for check in train for name, label in check.labels().items()}
             for check in [*checks.get('val', ()), *checks.get('test', ())]:
-                check.oracle(train[0] if train else None)
+                check.oracle(labels or check.labels())
     return report
 
 

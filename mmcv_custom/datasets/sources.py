@@ -122,11 +122,11 @@ class DatasetCheck(ABC):
         """Layer 2: compares what the files hold with what the dataset and its loading transforms make of them."""
 
     @abstractmethod
-    def oracle(self, train: DatasetCheck | None) -> None:
+    def oracle(self, labels: Mapping[str, int]) -> None:
         """Layer 3: the truth as prediction must reach the metric's best value.
 
         Args:
-            train: The check of the training data, which decides the label of each class; ``None`` without any.
+            labels: The label that training gives to each class, by its name.
         """
 
     @abstractmethod

@@ -168,7 +168,7 @@ class DetectionCheck(DatasetCheck):
         """Paths of the images that the dataset uses, after :meth:`conservation`."""
         return self._images
 
-    def oracle(self, train: DatasetCheck | None) -> None:
+    def oracle(self, labels: Mapping[str, int]) -> None:
         """Says that no truth can be read independently of the dataset class."""
         for evaluator in self.source.evaluators:
             self.leave_out_metric(evaluator)

@@ -92,7 +92,9 @@ def judge(
     verdict = Verdict()
     kinds, is_lvis = _kinds(metric), issubclass(class_of(METRICS, metric) or object, LVISMetric)
     excluded = set(_beyond_limits(truth, kinds, is_lvis, verdict.limits))
-    options = {key: value for key, value in metric.items() if key not in ('outfile_prefix', 'metric_items')}
+    options = {key: value for key, value in metric.items() if key != 'outfile_prefix'}
+    if options.get('metric_items'):  # one that does not exist would end the first evaluation
+        options['metric_items'] = list(dict.fromkeys([*options['metric_items'], 'AP' if is_lvis else 'mAP']))
     with TemporaryDirectory() as folder, silence():
         file = Path(folder, 'truth.json')
         kept = [a for a in truth.annotations if a['id'] not in excluded]

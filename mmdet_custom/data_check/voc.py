@@ -10,7 +10,7 @@ import torch
 from mmdet.evaluation import VOCMetric
 from mmengine.registry import METRICS
 
-from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm, class_of, silence
+from mmcv_custom.datasets import DATA_CHECKS, Harm, class_of, silence
 from mmcv_custom.datasets.images import MASKS, sample
 from mmcv_custom.datasets.texts import in_words
 
@@ -22,11 +22,10 @@ from .oracle import BEST
 class VOCCheck(DetectionCheck):
     """Checks a dataset of XML files."""
 
-    def oracle(self, train: DatasetCheck | None) -> None:
+    def oracle(self, labels: Mapping[str, int]) -> None:
         """Judges the boxes of the XML files as predictions, with the metric of VOC."""
         if not self.source.is_local:
             return  # said before
-        labels = (train or self).labels()
         for evaluator in self.source.evaluators:
             if self._can_judge(evaluator):
                 self._judge(evaluator, labels)

@@ -49,6 +49,12 @@ def corners(annotation: Json) -> list[float]:
     return [x, y, x + w, y + h]
 
 
+def polygons(content: Json, change_number: Callable[[float], float]) -> None:
+    use_polygons(content)
+    for annotation in content['annotations']:
+        annotation['segmentation'] = [list(map(change_number, part)) for part in annotation['segmentation']]
+
+
 def normalised(annotation: Json) -> list[float]:
     return [number / 64 for number in annotation['bbox']]
 
@@ -65,6 +71,7 @@ FAULTS: dict[str, tuple[str, Callable[[Json], Any], str, str]] = {
     ),
     'normalised boxes': ('train', of_all('bbox', normalised), 'no object is used', '54 narrower than a pixel'),
     'corners': ('train', of_all('bbox', corners), 'boxes are corners', '[x, y, width, height]'),
+    'polygons divided by the size': ('train', lambda d: polygons(d, lambda v: v / 64), 'boxes beside masks', '0.00'),
     'box not finite': (
         'train', lambda d: d['annotations'][0].update(bbox=[math.nan, 1, 9, 9]), 'objects not used', '1 of 54'
     ),
@@ -248,3 +255,26 @@ def test_test_data_alone_are_compared_with_the_labels_of_training(folder: Path) 
     (folder / 'annotations/train.json').unlink()
     report = check_datasets(cfg, ('test',))
     assert not report.failed and 'labels of training (cannot read' in report.summary()
+
+
+def test_items_of_metrics_are_known_before_the_first_evaluation(folder: Path) -> None:
+    def items(*names: str) -> dict:
+        return {f'{split}_evaluator.metric_items': list(names) for split in ('val', 'test')}
+
+    assert not check(items('mAP_50', 'AR@100')).failed
+    report = check(items('mAP', 'AR@10'))
+    assert report.kinds() == {'truth cannot be evaluated'} and 'AR@10' in next(report.error_lines())
+
+
+def test_a_training_file_may_hold_some_of_the_classes(folder: Path) -> None:
+    """Labels of all training data count."""
+    half = json.loads((folder / 'annotations/train.json').read_text())
+    half['categories'] = half['categories'][:5]
+    half['annotations'] = [item for item in half['annotations'] if item['category_id'] <= 5]
+    (folder / 'annotations/half.json').write_text(json.dumps(half))
+    cfg = Config.fromfile(CONFIGS / 'demo/mask-rcnn_digits.py')
+    whole = cfg.train_dataloader.dataset
+    for datasets in ([dict(whole, ann_file='annotations/half.json'), whole], [whole, whole]):
+        cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=datasets)
+        report = check_datasets(cfg, ('train', 'val'), layers=LATER)
+        assert not report.failed, list(report.error_lines())
