@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from .conversion import uses_dcnv4
 from .errors import first_few, one_line
-from .forms import BACKBONE_KEY
+from .forms import BACKBONE_KEY, is_extra_state
 from .safe_loading import CheckpointError
 
 _GAMMA = re.compile(r'\.gamma[12]$')
@@ -35,12 +35,15 @@ def compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> LoadRepor
     """Which tensors of a model's ``own`` state dict another one would fill, by names and shapes.
 
     Batch counters (``num_batches_tracked``) never count as missing: older files lack them, and no result needs them.
+    A module's extra state may have any shape, or none.
     """
+    both = [name for name in own if name in state]
+    misshaped = [name for name in both if not is_extra_state(name) and state[name].shape != own[name].shape]
     return LoadReport(
-        matched=[name for name in own if name in state and state[name].shape == own[name].shape],
+        matched=[name for name in both if name not in misshaped],
         missing=[name for name in own if name not in state and not name.endswith('num_batches_tracked')],
         unexpected=[name for name in state if name not in own],
-        misshaped=[name for name in own if name in state and state[name].shape != own[name].shape],
+        misshaped=misshaped,
     )
 
 
@@ -56,7 +59,7 @@ def not_finite(parameters: Container[str], state: Mapping[str, Any]) -> list[str
         values = tensor.float() if _has_8_bits(tensor) else tensor  # torch does not test these
         return bool((values.isfinite() if name.removeprefix('module.') in parameters else ~values.isnan()).all())
 
-    tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}  # no extra states
     return [name for name, tensor in tensors.items() if _is_inexact(tensor) and not proper(name, tensor)]
 
 
@@ -108,7 +111,8 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, complete: b
     )
     taken = {name: copies.sources[id(own[name])] for name in report.matched if id(own[name]) in copies.sources}
     require_numbers(own, taken, source)
-    require_finite(dict(model.named_parameters()), {name: own[name] for name in report.matched}, source)
+    held = model.state_dict()
+    require_finite(dict(model.named_parameters()), {name: held[name] for name in report.matched}, source)
     if complete:
         require_complete(model, state, report, source)
     else:

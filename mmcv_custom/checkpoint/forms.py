@@ -73,7 +73,7 @@ def named_tensors(state: Any) -> dict[str, Tensor]:
 
     Raises:
         ValueError: ``state`` is no mapping, has a key that is no text, has two tensors that would get one name, or has
-            a tensor whose values no model can take: on the meta device, sparse, quantized, nested or complex.
+            a tensor whose values no model can take: on the meta device, sparse, quantized or nested.
     """
     if not isinstance(state, Mapping):
         raise ValueError(f'expected a mapping of names to tensors, got {type(state).__name__}')
@@ -84,6 +84,11 @@ def named_tensors(state: Any) -> dict[str, Tensor]:
     if empty := [f'{name}: {kind}' for name, tensor in tensors.items() if (kind := _without_values(tensor))]:
         raise ValueError(f'{len(empty)} of its tensors hold no values to load ({first_few(empty)})')
     return tensors
+
+
+def is_extra_state(name: str) -> bool:
+    """Whether a name in a state dict is that of what a module's ``get_extra_state`` returned, no tensor perhaps."""
+    return name.endswith('_extra_state')
 
 
 def renamed(state: Mapping[str, Tensor], new_name: Callable[[str], str]) -> dict[str, Tensor]:
@@ -109,7 +114,6 @@ def _without_values(tensor: Tensor) -> str:
         'nested': tensor.is_nested,
         'sparse': tensor.layout is not torch.strided,
         'quantized': tensor.is_quantized,
-        'complex': tensor.is_complex(),
     }
     return next((kind for kind, found in kinds.items() if found), '')
 

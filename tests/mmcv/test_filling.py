@@ -15,7 +15,7 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
 from mmcv_custom import InternImage, PortableRunner
-from mmcv_custom.checkpoint import CheckpointError, convert_state_dict, filling
+from mmcv_custom.checkpoint import CheckpointError, convert_state_dict, filling, named_tensors
 from tests.mmcv.test_conversion import official_state, our_model
 
 State = dict[str, Tensor]
@@ -216,6 +216,53 @@ def test_names_that_the_model_understands(purpose: str, tmp_path: Path) -> None:
         message = r'a.pth does not fill RenamingDetector: 1 tensors are missing \(head.bias\)'
         with pytest.raises(CheckpointError, match=message):
             runner.load_checkpoint(file, strict=purpose == 'strict')
+
+
+class Extra(nn.Linear):
+    """A layer with an extra state, as quantized layers and the ones of Transformer Engine have it."""
+
+    version: Any = 0
+
+    def get_extra_state(self) -> Any:
+        return self.version
+
+    def set_extra_state(self, state: Any) -> None:
+        self.version = state
+
+
+@pytest.mark.parametrize('version', [7, {'scale': 1.5}, torch.ones(3)], ids=['number', 'dict', 'tensor'])
+def test_extra_states(version: Any) -> None:
+    source, model = Extra(2, 2), Extra(2, 2)
+    source.version = version
+    report = filling.fill(model, source.state_dict(), 'a.pth', complete=True)
+    assert model.version is version and report.matched == ['weight', 'bias', '_extra_state']
+    with pytest.raises(CheckpointError, match=r'a.pth does not fill Extra: 1 tensors are missing \(_extra_state\)'):
+        filling.fill(model, nn.Linear(2, 2).state_dict(), 'a.pth', complete=True)
+
+
+@pytest.mark.parametrize(
+    ('saved', 'own', 'good'),
+    [
+        (torch.complex64, torch.complex64, True),
+        (torch.float32, torch.complex64, True),
+        (torch.int64, torch.complex64, False),
+        (torch.complex64, torch.float32, False),
+        (torch.complex64, torch.int64, False),
+    ],
+    ids=str,
+)
+def test_complex_numbers(saved: torch.dtype, own: torch.dtype, good: bool) -> None:
+    """They fit only complex ones."""
+    model, state = nn.Module(), named_tensors({'phases': torch.ones(2, dtype=saved)})
+    model.register_buffer('phases', torch.zeros(2, dtype=own))
+    if good:
+        filling.fill(model, state, 'a.pth', complete=True)
+        assert (model.get_buffer('phases') == 1).all()
+        with pytest.raises(CheckpointError, match=r'holds NaN .* \(phases\)'):
+            filling.fill(model, {'phases': state['phases'] * torch.nan}, 'a.pth')
+    else:
+        with pytest.raises(CheckpointError, match=rf'does not hold real numbers in 1 .* \(phases: {saved}\)'):
+            filling.fill(model, state, 'a.pth')
 
 
 def test_renamed_tensors_of_another_shape() -> None:
