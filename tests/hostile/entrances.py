@@ -47,8 +47,12 @@ def test() -> Callable[[str], Any]:
     return enter
 
 
+def tiny_backbone() -> InternImage:
+    return InternImage(channels=16, depths=(1, 1, 1, 1), groups=(1, 2, 4, 8), core_op='DCNv3_pytorch')
+
+
 def init_cfg() -> Callable[[str], Any]:
-    model = InternImage(channels=16, depths=(1, 1, 1, 1), groups=(1, 2, 4, 8), core_op='DCNv3_pytorch')
+    model = tiny_backbone()
 
     def enter(file: str) -> None:
         model._is_init = False

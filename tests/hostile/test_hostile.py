@@ -14,7 +14,7 @@ import torch
 from mmcv_custom.checkpoint import UNSAFE_LOAD_VARIABLE
 from tests.hostile import corpus
 from tests.hostile.assembler import CANARY, CODE
-from tests.hostile.entrances import ENTRANCES
+from tests.hostile.entrances import ENTRANCES, tiny_backbone
 from tests.mmcv.tiny_training import runner
 from tests.support import ROOT
 
@@ -50,6 +50,15 @@ def assert_refused(outcomes: Outcomes, entrance: str, files: list[Path]) -> None
         assert file.name in text and text.isprintable() and len(text) < 1000, text
 
 
+def assert_refused_by_the_reader(outcomes: Outcomes, entrance: str, files: list[Path]) -> None:
+    """What the reader lets through would be refused later, as it fills no model, and would look just as well."""
+    for file in files:
+        outcome, text = outcomes['load_safely', file.name]
+        told = outcomes[entrance, file.name][1]
+        same = text.replace('`b`', '`a`') in told.replace('`b`', '`a`')  # safetensors names any of two
+        assert outcome == 'refused' and same, (text, told)
+
+
 @pytest.fixture(scope='session')
 def refused(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return corpus.write(corpus.refused(), tmp_path_factory.mktemp('refused'))
@@ -73,12 +82,21 @@ def armed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A genuine checkpoint of a backbone."""
+    file = tmp_path_factory.mktemp('backbone') / 'backbone.pth'
+    torch.save({'state_dict': tiny_backbone().state_dict(), 'meta': {}}, file)
+    return file
+
+
+@pytest.fixture(scope='session')
 def outcomes(
-    refused: list[Path], misformed: list[Path], armed: Path, tmp_path_factory: pytest.TempPathFactory
+    refused: list[Path], misformed: list[Path], armed: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Outcomes:
     """What came of all files, in one process, as its start takes longer than the files."""
     jobs = [(entrance, [*refused, *(misformed if entrance != 'load_safely' else [])]) for entrance in READERS]
     jobs += [(entrance, [*refused[SAMPLE], *misformed[:1]]) for entrance in SLOW]
+    jobs.append(('init_cfg', [backbone]))
     jobs += [(entrance, [armed]) for entrance in (*RESUMING, NO_CONFIG)]
     return enter(jobs, tmp_path_factory.mktemp('outcomes'))
 
@@ -96,11 +114,13 @@ def test_the_corpus_is_large_and_loaded(refused: list[Path], tmp_path: Path, mon
 @pytest.mark.parametrize('entrance', READERS)
 def test_every_hostile_file_is_refused(entrance: str, refused: list[Path], outcomes: Outcomes) -> None:
     assert_refused(outcomes, entrance, refused)
+    assert_refused_by_the_reader(outcomes, entrance, refused)
 
 
 @pytest.mark.parametrize('entrance', SLOW)
 def test_a_sample_is_refused(entrance: str, refused: list[Path], outcomes: Outcomes) -> None:
     assert_refused(outcomes, entrance, refused[SAMPLE])
+    assert_refused_by_the_reader(outcomes, entrance, refused[SAMPLE])
 
 
 @pytest.mark.slow
@@ -117,6 +137,10 @@ def test_files_that_are_no_checkpoint(entrance: str, misformed: list[Path], outc
 @pytest.mark.parametrize('entrance', RESUMING)
 def test_a_config_in_a_checkpoint_is_not_run(entrance: str, outcomes: Outcomes) -> None:
     assert outcomes[entrance, 'armed.pth'] == ('loaded', '')
+
+
+def test_a_genuine_backbone_is_loaded(backbone: Path, outcomes: Outcomes) -> None:
+    assert outcomes['init_cfg', backbone.name] == ('loaded', '')
 
 
 def test_an_inferencer_needs_a_config(armed: Path, outcomes: Outcomes) -> None:

@@ -22,7 +22,21 @@ from mmcv_custom.checkpoint.archive import read_archive
 from mmcv_custom.checkpoint.contents import check_content
 from mmcv_custom.checkpoint.unpickling import GlobalRefusedError, UnsupportedError
 from tests.hostile.archives import script
-from tests.hostile.assembler import MAGIC, Raw, archive, array, build, call, program, state, tensor, value
+from tests.hostile.assembler import (
+    MAGIC,
+    Raw,
+    archive,
+    array,
+    build,
+    call,
+    dtype,
+    history,
+    program,
+    scalar,
+    state,
+    tensor,
+    value,
+)
 from tests.mmcv.saved_files import saved
 
 # A forged file, what is said of it, and its genuine twin. Without the check that says it, each file is read, or refused
@@ -38,6 +52,56 @@ FORGED: dict[str, tuple[bytes, str, bytes]] = {
         archive(state(tensor((5,)))),
         'a tensor is larger than its 16 bytes',
         archive(state(tensor((4,)))),
+    ),
+    'strides that overlap': (
+        archive(state(tensor((3, 2), (1, 1)))),
+        'a tensor repeats its numbers',
+        archive(state(tensor((2, 2), (1, 1)))),
+    ),
+    'counts of a history': (
+        archive(history(_count_history=array((1,), data=b'\0' * 8))),
+        'a HistoryBuffer does not have one count for each value',
+        archive(history()),
+    ),
+    'a range without a step': (
+        archive({'a': call('__builtin__', 'xrange', 0, 5, 0)}),
+        'a range needs start, stop and step',
+        archive({'a': call('__builtin__', 'xrange', 0, 5, 1)}),
+    ),
+    'a long range': (
+        archive({'a': call('__builtin__', 'xrange', 0, 2**40, 1)}),
+        'its values repeat to more than',
+        archive({'a': call('__builtin__', 'xrange', 0, 2**10, 1)}),
+    ),
+    'a namespace of numbers': (
+        archive({'a': build(call('argparse', 'Namespace'), {1: 2})}),
+        'a Namespace has a forged state',
+        archive({'a': build(call('argparse', 'Namespace'), {'__class__': 2})}),
+    ),
+    'a text of numpy of another length': (
+        archive({'a': scalar(dtype('U2', (3, '<', None, None, None, 8, 4, 8)), b'a\0\0\0')}),
+        'a text of numpy is of another length',
+        archive({'a': scalar(dtype('U2', (3, '<', None, None, None, 8, 4, 8)), b'a\0\0\0' * 2)}),
+    ),
+    'a text of numpy beyond Unicode': (
+        archive({'a': scalar(dtype('U1', (3, '<', None, None, None, 4, 4, 8)), b'\xff' * 4)}),
+        'UnicodeDecodeError',
+        archive({'a': scalar(dtype('U1', (3, '<', None, None, None, 4, 4, 8)), b'a\0\0\0')}),
+    ),
+    'a forged dtype of texts': (
+        archive({'a': scalar(dtype('U1', (3, '<', None, None, None, 9, 4, 8)), b'a\0\0\0')}),
+        'a numpy dtype has a forged state',
+        archive({'a': scalar(dtype('U1', (3, '<', None, None, None, 4, 4, 8)), b'a\0\0\0')}),
+    ),
+    'a ConfigDict of numbers': (
+        archive({'a': call('mmengine.config.config', 'ConfigDict', [1])}),
+        'a ConfigDict must be made of a dict',
+        archive({'a': call('mmengine.config.config', 'ConfigDict', {'b': 1})}),
+    ),
+    'a frozenset of lists': (
+        archive({'a': call('__builtin__', 'frozenset', [[1]])}),
+        'a list is the key of a dict',
+        archive({'a': call('__builtin__', 'frozenset', [1])}),
     ),
     'numbers that are no counts': (
         archive(state(tensor((True,)))),
