@@ -25,7 +25,10 @@ _CHUNK = 2**20
 
 
 def download(url: str, sha256: str | None = None) -> Path:
-    """Downloads a file once into the cache of ``torch.hub``, named after its URL's last component as MMEngine does.
+    """Downloads a file once into the cache of ``torch.hub``, under its URL's last component.
+
+    Names with a digest are unique, and lie where MMEngine puts them. Files of any other name, such as
+    ``model.safetensors``, lie in a folder of their own for each URL.
 
     Args:
         url: http(s) URL. A user name and password in it go to its host only.
@@ -35,18 +38,45 @@ def download(url: str, sha256: str | None = None) -> Path:
         The local file.
 
     Raises:
-        CheckpointError: The URL names no file, the download failed or was cut short, or the digest is another.
+        CheckpointError: The URL names no file, the download failed or was cut short, or the digest is another, also
+            that of a file that was there before.
     """
     parts = _split(url)
     name = Path(parts.path).name
-    file = Path(torch.hub.get_dir(), 'checkpoints', name)
-    if sha256 is None and (found := _DIGEST_IN_NAME.search(name)):
-        sha256 = found[1]
+    folder = Path(torch.hub.get_dir(), 'checkpoints')
+    in_name = _DIGEST_IN_NAME.search(name)
+    if in_name is None:
+        place = parts._replace(netloc=parts.netloc.rpartition('@')[2], fragment='').geturl()
+        folder /= hashlib.sha256(place.encode()).hexdigest()[:16]
+    elif sha256 is None:
+        sha256 = in_name[1]
+    file = folder / name
     if is_main_process():
-        _fetch(parts, file, sha256)
+        if file.exists():
+            _check_cached(file, sha256, redacted(url))
+        else:
+            _fetch(parts, file, sha256)
     barrier()
-    _fetch(parts, file, sha256)  # for the machines that do not see the first one's disk
+    if not file.exists():  # on machines that do not see the first one's disk
+        _fetch(parts, file, sha256)
     return file
+
+
+def _check_cached(file: Path, sha256: str | None, source: str) -> None:
+    if sha256 is None:
+        return
+    with file.open('rb') as opened:
+        digest = hashlib.sha256()
+        while chunk := opened.read(_CHUNK):
+            digest.update(chunk)
+    if problem := _other_digest(sha256, digest.hexdigest()):
+        raise CheckpointError(f'{file} is not what {source} should be: {problem}; delete it')
+
+
+def _other_digest(expected: str, digest: str) -> str:
+    """What is wrong with a digest; empty if it is the expected one."""
+    fits = digest.startswith(expected.lower())
+    return '' if fits else f'its SHA-256 digest should begin with {expected}, and is {digest}'
 
 
 def _split(url: str) -> SplitResult:
@@ -69,8 +99,6 @@ def _split(url: str) -> SplitResult:
 
 
 def _fetch(parts: SplitResult, file: Path, sha256: str | None) -> None:
-    if file.exists():
-        return
     login, _, host = parts.netloc.rpartition('@')
     request = Request(parts._replace(netloc=host, fragment='').geturl(), headers={'User-Agent': 'mm-internimage'})
     if login:
@@ -100,5 +128,6 @@ def _stream(request: Request, draft: Path, sha256: str | None) -> None:
         size = out.tell()
     if expected is not None and size != expected:
         raise OSError(f'it was cut short: got {size} of {expected} bytes')
-    if sha256 is not None and not digest.hexdigest().startswith(sha256.lower()):
-        raise OSError(f'its SHA-256 digest should begin with {sha256}, and is {digest.hexdigest()}')
+    if sha256 is not None and (problem := _other_digest(sha256, digest.hexdigest())):
+        way_out = 'If its name only looks like one with a digest, download it yourself and name the local file'
+        raise OSError(f'{problem}. {way_out}')

@@ -64,7 +64,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 
 
 def cached(folder: Path) -> list[str]:
-    return [path.name for path in (folder / 'hub' / 'checkpoints').iterdir()]
+    return [path.name for path in (folder / 'hub' / 'checkpoints').rglob('*') if path.is_file()]
 
 
 def test_download_is_cached_and_safe(web: Web, tmp_path: Path) -> None:
@@ -106,10 +106,37 @@ def test_digest(where: str, web: Web, tmp_path: Path) -> None:
     options = {} if where == 'name' else {'sha256': digest}
     assert download(f'http://{web.host}{good}', **options).read_bytes() == content
     options = {} if where == 'name' else {'sha256': 'abcdef012345'}
-    with pytest.raises(CheckpointError, match='its SHA-256 digest should begin with abcdef012345, and is '):
+    message = 'its SHA-256 digest should begin with abcdef012345, and is .* download it yourself and name the local'
+    with pytest.raises(CheckpointError, match=message):
         download(f'http://{web.host}{bad}', **options)
     download(f'http://{web.host}/b-20200130.pth')
     assert sorted(cached(tmp_path)) == sorted([good[1:], 'b-20200130.pth'])
+
+
+def test_files_of_one_name_are_kept_apart(web: Web, tmp_path: Path) -> None:
+    places = ('/a/model.pth', '/b/model.pth', '/b/model.pth?version=2')
+    web.pages |= {place: saved({'a': place}, tmp_path) for place in places}
+    for _ in range(2):
+        assert [load_safely(f'http://{web.host}{place}')['a'] for place in places] == list(places)
+    assert len(web.headers) == 3  # the second time they are there
+    assert load_safely(f'http://me:word@{web.host}/a/model.pth#part')['a'] == '/a/model.pth'
+    assert len(web.headers) == 3
+
+
+@pytest.mark.parametrize('where', ['name', 'argument'])
+def test_a_cached_file_is_checked(where: str, web: Web, tmp_path: Path) -> None:
+    content = saved({'a': 1}, tmp_path)
+    digest = sha256(content).hexdigest()
+    url = f'http://{web.host}/a{f"-{digest}" if where == "name" else ""}.pth'
+    web.pages[f'/{url.rpartition("/")[2]}'] = content
+    options = {'sha256': digest} if where == 'argument' else {}
+    file = download(url, **options)
+    assert download(url, **options) == file and len(web.headers) == 1
+    file.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match=f'{file} is not what {url} should be: its SHA-256 .*; delete it'):
+        download(url, **options)
+    file.unlink()
+    assert download(url, **options).read_bytes() == content
 
 
 def test_secrets_go_to_the_host_and_are_not_printed(
