@@ -55,6 +55,12 @@ def new_parser() -> Parser:
         metavar='NAME',
         help='categories to use, or names of the numbers in the masks; or a file with a name per line',
     )
+    parser.add_argument(
+        '--suffix',
+        nargs=2,
+        metavar=('IMAGE', 'MASK'),
+        help='what the names of images and masks end with, such as _leftImg8bit.png _gtFine_labelIds.png',
+    )
     parser.add_argument('--out', metavar='FILE.py', help='file to write (default: configs/my_<dataset>.py)')
     parser.add_argument('--batch-size', type=int, metavar='N', help='images per GPU and step')
     parser.add_argument('--gpus', type=int, default=1, metavar='N', help='number of GPUs (default: %(default)s)')
@@ -117,8 +123,12 @@ def read_data(base: Base, args: argparse.Namespace, paths: dict, wishes: Transla
         if split not in paths:
             fail(f'--{split} must name a folder of images and their annotations')
     if paths:
-        read = read_instances if base.detects else read_segments
-        return read(paths, names_of(args.classes) or wishes.classes)
+        names = names_of(args.classes) or wishes.classes
+        if not base.detects:
+            return read_segments(paths, names, tuple(args.suffix) if args.suffix else None)
+        if args.suffix:
+            fail(f'--suffix is for segmentors, and {base.path.stem} is a detector')
+        return read_instances(paths, names)
     if wishes.other_classes:
         fail(
             f'--from {args.old}: its model has num_classes={max(wishes.other_classes)}, and it names neither data nor '
@@ -146,7 +156,15 @@ def names_of(arguments: list[str] | None) -> list[str] | None:
     """The names of ``--classes``, or those in the file that it names."""
     if not arguments or len(arguments) > 1 or not os.path.isfile(arguments[0]):
         return arguments
-    return [line.strip() for line in Path(arguments[0]).read_text().splitlines() if line.strip()]
+    try:
+        lines = Path(arguments[0]).read_text('utf-8-sig').split('\n')
+    except UnicodeDecodeError as problem:
+        fail(f'--classes {arguments[0]}: it is no text in UTF-8: {problem}')
+    names = [line for line in lines if line.strip()]
+    for name in names:
+        if name != name.strip():
+            fail(f'--classes {arguments[0]}: the name {name!a} begins or ends with a space; take it out')
+    return names
 
 
 def read_draft(draft: Draft, out: Path) -> Config:

@@ -143,14 +143,17 @@ def _segmentation(base: Base, data: Data, options: Options, notes: list[str]) ->
     crop = options.size or fitting_crop(base, data)
     changed, model = segmentation(base, crop, options.resizes, notes)
     dataset: dict[str, Any] = dict(type='BaseSegDataset', data_root=Code('data_root'))
-    dataset.update(metainfo=dict(classes=Code('classes')), img_suffix=data.suffixes[0])
-    if data.suffixes[1] != '.png':  # the default
-        dataset['seg_map_suffix'] = data.suffixes[1]
+    shared = data.splits['train'].suffixes
+    dataset.update(metainfo=dict(classes=Code('classes')), img_suffix=shared[0])
+    if shared[1] != '.png':  # the default
+        dataset['seg_map_suffix'] = shared[1]
     variables = [('data_root', data.root), ('classes', data.classes), *changed, ('dataset', dataset)]
     settings: dict[str, Any] = dict(model=model)
     for split, files in data.splits.items():
         folders = dict(img_path=within(data.root, files.images), seg_map_path=within(data.root, files.annotations))
-        variables.append((split, extended('dataset', data_prefix=folders, pipeline=Code(NAMES[split]))))
+        suffixes = zip(('img_suffix', 'seg_map_suffix'), files.suffixes, shared, strict=True)
+        other = {key: suffix for key, suffix, of_train in suffixes if suffix != of_train}
+        variables.append((split, extended('dataset', **other, data_prefix=folders, pipeline=Code(NAMES[split]))))
         settings[f'{split}_dataloader'] = dict(dataset=extended(split, _delete_=True))
     return variables, with_test(settings, data)
 

@@ -15,11 +15,13 @@ class Split:
         images: Folder of the images.
         annotations: COCO JSON file, or folder of the masks.
         count: Number of images.
+        suffixes: What the names of images and of masks end with, for segmentors.
     """
 
     images: str
     annotations: str
     count: int
+    suffixes: tuple[str, str] = ('', '')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,6 @@ class Data:
         size: Median height and width of the training images, in pixels; ``None`` if the files do not say.
         smallest: Shortest side of a training image, in pixels; ``None`` likewise.
         has_masks: Whether objects have masks, for detectors.
-        suffixes: What the names of images and of masks end with, for segmentors.
         notes: What the user should know.
     """
 
@@ -41,7 +42,6 @@ class Data:
     size: tuple[int, int] | None
     smallest: int | None = None
     has_masks: bool = True
-    suffixes: tuple[str, str] = ('', '')
     notes: list[str] = field(default_factory=list)
 
     @property

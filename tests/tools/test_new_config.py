@@ -245,35 +245,6 @@ def test_a_file_of_names(write: Write) -> None:
     assert write(UPERNET, '--classes', 'names.txt').train_dataloader.dataset.metainfo.classes == NAMES
 
 
-def rename(folder: str, pattern: str) -> None:
-    """Renames all files of both splits, by a pattern for their stem such as ``'city/{}_leftImg8bit.png'``."""
-    for path in sorted(Path('data/digits', folder).rglob('*.png')):
-        target = path.parent / pattern.format(path.stem)
-        target.parent.mkdir(exist_ok=True)
-        path.rename(target)
-
-
-@pytest.mark.parametrize(
-    ('images', 'masks', 'suffixes'),
-    [
-        ('{}.png', '{}.png', ('.png', '.png')),
-        ('{}.bmp', '{}_mask.png', ('.bmp', '_mask.png')),
-        ('city/{}_leftImg8bit.png', 'city/{}_gtFine_labelIds.png', ('_leftImg8bit.png', '_gtFine_labelIds.png')),
-    ],
-    ids=['same', 'mask', 'cityscapes'],
-)
-def test_endings_are_found(images: str, masks: str, suffixes: tuple[str, str], write: Write) -> None:
-    rename('images', images)
-    rename('masks', masks)
-    cfg = write(UPERNET)
-    init_default_scope('mmseg')
-    for split, count in (('train', 8), ('val', 5)):
-        dataset = cfg[f'{split}_dataloader'].dataset
-        assert (dataset.img_suffix, dataset.get('seg_map_suffix', '.png')) == suffixes
-        built = DATASETS.build(dict(dataset, pipeline=[]))
-        assert len(built) == count and all(Path(item['seg_map_path']).is_file() for item in built)
-
-
 def test_bases_are_named_relatively_in_a_checkout(tmp_path: Path) -> None:
     base = find_base(MASK_RCNN)
     assert base.written_as(CONFIGS / 'my.py') == f'detection/coco/{MASK_RCNN}.py'
