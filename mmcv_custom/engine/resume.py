@@ -15,6 +15,7 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.model import BaseAveragedModel
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor
 
 from ..checkpoint import CheckpointError, compare, differences, load_safely, named_tensors, not_finite
 from ..checkpoint.errors import first_few, one_line
@@ -115,7 +116,7 @@ def require_training(checkpoint: Mapping[str, Any], runner: Runner, source: str)
         ]
         if 'ema_state_dict' in checkpoint:
             averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
-            problems += [text for model in averages for text in _ema_problems(checkpoint['ema_state_dict'], model)]
+            problems += [text for model in averages for text in _ema_problems(checkpoint, model)]
     if problems:
         raise CheckpointError(
             f'cannot resume from {source}: {"; ".join(problems)}. '
@@ -160,28 +161,35 @@ def _message_problems(hub: Any) -> Iterator[str]:
             yield f'its message_hub holds {name} {one_line(repr(value), 50)}, expected a number'
 
 
-def _ema_problems(saved: Any, averaged: BaseAveragedModel) -> Iterator[str]:
-    """What keeps an ``EMAHook`` from going on. It swaps this state dict, tensor by tensor, with the weights."""
-    own = averaged.state_dict()
+def _ema_problems(checkpoint: Mapping[str, Any], averaged: BaseAveragedModel) -> Iterator[str]:
+    """What keeps an ``EMAHook`` from going on. It swaps the two state dicts, of which each must have all tensors."""
+    yield from _average_problems(checkpoint['ema_state_dict'], averaged, 'ema_state_dict')
+    average = {f'module.{name}': value for name, value in checkpoint['state_dict'].items()}
+    yield from _average_problems({'steps': averaged.steps, **average}, averaged, 'averaged state_dict')
+
+
+def _average_problems(saved: Any, averaged: BaseAveragedModel, what: str) -> Iterator[str]:
+    entries = averaged.state_dict()
+    own = {name: value for name, value in entries.items() if isinstance(value, Tensor)}  # without extra states
     try:
         state = named_tensors(saved)
     except ValueError as problem:
-        yield f'its ema_state_dict is damaged: {one_line(problem)}'
+        yield f'its {what} is damaged: {one_line(problem)}'
         return
     if found := differences(state, own, compare(own, state)):
-        yield f'in its ema_state_dict {found}'
+        yield f'in its {what} {found}'
         return
-    if saved.keys() != own.keys():
-        yield f'its ema_state_dict holds other entries: {first_few(sorted(saved.keys() ^ own.keys()))}'
+    if others := (saved.keys() - entries.keys()) | (own.keys() - saved.keys()):
+        yield f'its {what} holds other entries: {first_few(sorted(others))}'
         return
     if spoilt := not_finite(dict(averaged.module.named_parameters()), state):
-        yield f'its ema_state_dict holds NaN or infinite numbers in {len(spoilt)} tensors ({first_few(spoilt)})'
+        yield f'its {what} holds NaN or infinite numbers in {len(spoilt)} tensors ({first_few(spoilt)})'
     for name, tensor in state.items():
         if tensor.dtype != own[name].dtype and not (tensor.is_floating_point() and own[name].is_floating_point()):
-            yield f'its ema_state_dict holds {tensor.dtype} for {name}, expected {own[name].dtype}'
+            yield f'its {what} holds {tensor.dtype} for {name}, expected {own[name].dtype}'
             return
     if state['steps'] < 0:
-        yield f'its ema_state_dict counts {int(state["steps"])} steps'
+        yield f'its {what} counts {int(state["steps"])} steps'
 
 
 def _scheduler_problems(saved: Any, schedulers: Any) -> Iterator[str]:

@@ -34,6 +34,10 @@ BROKEN_AVERAGES: dict[str, tuple[Callable[[Content], None], str]] = {
     'whole numbers': (put(torch.ones(1, 3).int(), *AVERAGE), 'holds torch.int32 for module.head.weight, expected torc'),
     'negative steps': (put(torch.tensor(-5), 'ema_state_dict', 'steps'), 'its ema_state_dict counts -5 steps'),
     'half a step': (put(torch.tensor(1.5), 'ema_state_dict', 'steps'), 'holds torch.float32 for steps, expected torch'),
+    'NaN in the average': (
+        put(torch.full((1, 3), NAN), 'state_dict', 'head.weight'), 'its averaged state_dict holds NaN or infinite num',
+    ),
+    'half an average': (drop('state_dict', 'head.weight'), 'head.weight'),
     'a number for steps': (put(5, 'ema_state_dict', 'steps'), r'1 tensors are missing \(steps\)'),
 }  # fmt: skip
 
@@ -55,7 +59,9 @@ def test_averaged_weights_must_be_whole(
     training = runner(tmp_path / 'work', 4, resume=True, load_from=str(tmp_path / 'odd.pth'), **EMA)
     with pytest.raises(CheckpointError, match=message) as caught:
         training.train()
-    assert 'cannot resume from' in str(caught.value) and '\n' not in str(caught.value)
+    assert 'odd.pth' in str(caught.value) and '\n' not in str(caught.value)
+    if 'average' in message or change is BROKEN_AVERAGES['half an average'][0]:
+        return
     without = runner(tmp_path / 'without', 2, resume=True, load_from=str(tmp_path / 'odd.pth'))
     without.load_or_resume()  # no hook reads it
     assert without.iter == 2
