@@ -49,6 +49,7 @@ class CocoFile:
         images, categories: Its lists of mappings.
         ids, image_ids, category_ids: (N,) of int64, or of objects if some are strings. Default -1.
         boxes: (N, 4) float64 x, y, width and height in pixels. Default 0.
+        has_box: (N,) bool: whether the file has a readable box.
         areas: (N,) float64 in square pixels. Default width * height of the box.
         crowd, ignore: (N,) bool: the flags ``iscrowd`` and ``ignore``. Default false.
         has_area, has_crowd: (N,) bool: whether the file has them.
@@ -64,6 +65,7 @@ class CocoFile:
     image_ids: NDArray[Any]
     category_ids: NDArray[Any]
     boxes: NDArray[np.float64]
+    has_box: NDArray[np.bool_]
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     ignore: NDArray[np.bool_]
@@ -185,6 +187,7 @@ class CocoFile:
             image_ids=_ids(column('image_id', is_id, -1, 'expected the id of an image')),
             category_ids=_ids(column('category_id', is_id, -1, 'expected the id of a category')),
             boxes=boxes,
+            has_box=np.array([is_box(annotation.get('bbox')) for annotation in block], bool),
             areas=np.where(known, np.array(areas, np.float64), of_boxes),
             crowd=np.array(column('iscrowd', is_flag, 0, 'expected 0 or 1', required=False), bool),
             ignore=np.array(column('ignore', is_flag, 0, 'expected 0 or 1', required=False), bool),

@@ -67,7 +67,7 @@ def check_boxes(
         lambda row: f'bbox is {_numbers(boxes[row])}, expected [x, y, width, height] with a size above 0',
     )
     sizes = np.append(file.sizes, [[np.nan, np.nan]], 0)[file.image_rows]
-    placed = finite & ~negative & chosen & (sizes > 0).all(1)
+    placed = finite & ~negative & chosen & file.has_box & (sizes > 0).all(1)
     with np.errstate(invalid='ignore'):
         inside = np.minimum(boxes[:, :2] + boxes[:, 2:], sizes) - np.maximum(boxes[:, :2], 0)
         overlaps = placed & (inside > 0).all(1)

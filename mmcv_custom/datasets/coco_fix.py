@@ -18,7 +18,7 @@ from .coco_boxes import SHARES, meaning_of
 from .coco_fields import is_box, is_id, is_number
 from .coco_images import ignores_orientation
 from .coco_masks import is_good_part, mask_area, mask_faults, rle_size
-from .coco_rules import DEFAULT_RULES, CocoRules, evaluates_file, same_letters
+from .coco_rules import DEFAULT_RULES, CocoRules, evaluates_file, same_letters, similar_name
 from .image_folder import ImageFolder
 from .images import Header, read_header
 from .sources import Source
@@ -127,6 +127,8 @@ class _Repair:
 
     def _image_files(self, folder: ImageFolder) -> None:
         turned: list[tuple[Item, tuple[int, int]]] = []
+        exchanged: list[tuple[Item, tuple[int, int]]] = []
+        as_said = 0  # images of which the size in the file is right, but for squares
         for image in self.images:
             try:
                 name = self.rules.file_name(image)
@@ -146,8 +148,14 @@ class _Repair:
             if not all(type(length) is int and length > 0 for length in said):
                 image['width'], image['height'] = size
                 self.changes['sizes of images'] += 1
-            elif said == size[::-1] and header.orientation >= 5:
-                turned.append((image, size))
+            elif said == size:
+                as_said += size[0] != size[1]
+            elif said == size[::-1]:
+                (turned if header.orientation >= 5 else exchanged).append((image, size))
+        if exchanged and not as_said and self._fits(exchanged)[1] == 0:
+            for image, size in exchanged:
+                image['width'], image['height'] = size
+                self.changes['exchanged widths and heights of images'] += 1
         if turned and self._are_upright(turned):
             for image, size in turned:
                 image['width'], image['height'] = size
@@ -158,6 +166,11 @@ class _Repair:
 
     def _are_upright(self, turned: list[tuple[Item, tuple[int, int]]]) -> bool:
         """Whether boxes and masks fit only the sizes with which images are loaded, not those in the file."""
+        loaded, said = self._fits(turned)
+        return loaded > 0 and said == 0
+
+    def _fits(self, turned: list[tuple[Item, tuple[int, int]]]) -> tuple[int, int]:
+        """Number of objects that fit only the size of the loaded image, and only the size with the sides exchanged."""
         of_image = defaultdict(list)
         for annotation in self.annotations:
             if is_box(annotation.get('bbox')):
@@ -173,7 +186,7 @@ class _Repair:
                     fits = [size == (height, width), size == (width, height)]
                 loaded += fits == [True, False]
                 said += fits == [False, True]
-        return loaded > 0 and said == 0
+        return loaded, said
 
     def _masks(self) -> None:
         for annotation in self.annotations:
@@ -239,7 +252,7 @@ class _Repair:
     def _categories(self, classes: Sequence[str]) -> None:
         """Spells and orders the categories as the classes of the config."""
         names = [str(category.get('name')) for category in self.categories]
-        for missing in set(classes) - set(names):
+        for missing in [name for name in dict.fromkeys(classes) if name not in names]:
             same = [
                 c
                 for c in self.categories
@@ -248,12 +261,27 @@ class _Repair:
             if len(same) == 1:
                 same[0]['name'] = missing
                 self.changes['names of categories'] += 1
+            elif self._can_add(missing, classes, names):
+                numbers = [category['id'] for category in self.categories]
+                self.categories.append(dict(id=max(numbers) + 1, name=missing))
+                self.changes['categories without objects added'] += 1
         place = {name: i for i, name in enumerate(classes)}
         order = sorted(self.categories, key=lambda category: place.get(str(category.get('name')), len(place)))
         chosen = [category for category in self.categories if str(category.get('name')) in place]
         if chosen != order[: len(chosen)]:
             self.categories[:] = order
             self.changes['categories in another order'] += len(order)
+
+    def _can_add(self, name: str, classes: Sequence[str], names: Sequence[str]) -> bool:
+        """Whether a class that is missing in a file to evaluate has no objects there, and not another name or id."""
+        ids = {category.get('id') for category in self.categories}
+        return (
+            self.evaluated
+            and set(names) < set(classes)
+            and similar_name(name, names) is None
+            and all(type(identity) is int for identity in ids)
+            and all(annotation.get('category_id') in ids for annotation in self.annotations)
+        )
 
     def _category_ids(self) -> None:
         """Numbers the categories if the metric fails on ids that are strings: as these say, else sorted by name.

@@ -180,6 +180,9 @@ class _Images:
                 self.report.note(self.source.split, 'images that EXIF turns without a change of their size')
         elif not all(type(length) is int and length > 0 for length in said):
             return  # an error already
+        elif header.orientation == 1 and said == loaded[::-1]:
+            text = f'width and height are exchanged: the image is {_size(loaded)} (width x height), and the file says '
+            self.error(Harm.WRONG, 'width and height exchanged', row, f'{text}{_size(said)}; --fix exchanges them back')
         elif said in (as_stored, header.upright):
             verb = 'stays as it is stored' if stored else f'is turned by its EXIF orientation {header.orientation}'
             text = f'it {verb} when it is loaded: {_size(loaded)} (width x height), and the file says {_size(said)}. '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import operator
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,9 +136,14 @@ def _compare_chosen(
     for i, name in enumerate(classes):
         if name not in missing:
             continue
-        similar = _similar(name, known)
+        similar = similar_name(name, known)
         text = f'class {name!r} of {source.key}.metainfo.classes is no category of the file{left}'
-        text += f' (did you mean {similar!r}?)' if similar else '; name the classes as the file does'
+        if similar and not (name + similar).isascii():  # letters that look the same, or cannot be seen
+            text += f' (did you mean {similar!r}? They are {name!a} and {similar!a})'
+        else:
+            text += f' (did you mean {similar!r}?)' if similar else '; name the classes as the file does'
+        if not similar and source.split != 'train':
+            text += ', or if it has no objects here, let --fix add the category'
         if i < last:
             error(Harm.WRONG, 'class not in the file', f'{text}; all classes behind it get the label of the one before')
         elif evaluates_file(source, 'CocoMetric'):
@@ -160,7 +166,7 @@ def _order(names: Sequence[str], classes: Sequence[str], rules: CocoRules) -> st
     return f'labels follow the {follow}: {is_so}; {way_out}'
 
 
-def _similar(name: str, known: Sequence[str]) -> str | None:
+def similar_name(name: str, known: Sequence[str]) -> str | None:
     """A name that is probably meant, first one that differs in case, spaces or signs only."""
     for other in known:
         if same_letters(name, other):
@@ -173,6 +179,7 @@ def _is_category(category: Mapping[str, Any]) -> bool:
 
 
 def same_letters(name: str, other: str) -> bool:
-    """Whether two names differ in case, spaces and signs only."""
-    letters, others = (''.join(char for char in text.casefold() if char.isalnum()) for text in (name, other))
+    """Whether two names differ in case, spaces, signs and the encoding of accents only."""
+    texts = (unicodedata.normalize('NFKC', text).casefold() for text in (name, other))
+    letters, others = (''.join(char for char in text if char.isalnum()) for text in texts)
     return letters == others != ''

@@ -12,6 +12,7 @@ from mmcv_custom.errors import UserError
 
 from .coco import CocoFile
 from .coco_boxes import check_boxes
+from .coco_fields import is_id
 from .coco_images import check_images
 from .coco_masks import MASK_HARMS, MASK_REPAIRS
 from .coco_rules import DEFAULT_RULES, CocoRules, check_categories, evaluates_file
@@ -155,7 +156,21 @@ class _Annotations:
                 return f'no entry has the id {identity!r} that its {key} names'
 
             lost = (rows < 0) & np.array([i != -1 for i in ids.tolist()], bool)
+            if key == 'category_id' and lost.any():
+                self._check_shift()
             self.errors(Harm.LOST, f'unknown {key}', np.flatnonzero(lost), text)
+
+    def _check_shift(self) -> None:
+        """Ids of categories that all fit when 1 is added or taken away: those that are known mean other classes."""
+        used = {identity for identity in self.file.category_ids.tolist() if identity != -1}
+        known = {category['id'] for category in self.file.categories if is_id(category.get('id'))}
+        if not all(type(identity) is int for identity in used | known):
+            return
+        if any({identity + step for identity in used} <= known for step in (1, -1)):
+            text = f'the category_id of the objects are {min(used)} to {max(used)}, and the ids of the categories '
+            text += f'{min(known)} to {max(known)}: off by one, so that objects get the class of a neighbour; '
+            text += 'give the categories the ids that the objects name'
+            self.report.error(Harm.WRONG, 'category_id off by one', self.source.split, f'{self.file.path}: {text}')
 
     def _check_masks(self, used: NDArray[np.bool_]) -> None:
         file, evaluated = self.file, self.source.split != 'train'

@@ -137,6 +137,10 @@ def divided(item: Data) -> None:
     item['bbox'] = [number / (WIDTH if i % 2 == 0 else HEIGHT) for i, number in enumerate(item['bbox'])]
 
 
+def exchanged(image: Data) -> None:
+    image.update(width=image['height'], height=image['width'])
+
+
 def mask(segmentation: Any) -> Callable[[Data], None]:
     return lambda data: first(data).update(segmentation=segmentation)
 

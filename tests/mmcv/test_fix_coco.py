@@ -24,6 +24,7 @@ from tests.mmcv.coco_files import (
     corners,
     divided,
     each,
+    exchanged,
     mask,
     peculiar,
     plain,
@@ -38,6 +39,11 @@ GOOD = [1, 1, 9, 1, 9, 9]
 
 def nothing(data: Data) -> None:
     pass
+
+
+def without_birds(data: Data) -> None:
+    data['categories'].pop()
+    data['annotations'] = [item for item in data['annotations'] if item['category_id'] != 3]
 
 
 def slashes(data: Data) -> None:
@@ -62,9 +68,12 @@ def slashes(data: Data) -> None:
         (slashes, '1 names of images'),
         (update('images', file_name='images/0.png'), '1 names of images'),
         (update('images', file_name='/data/local-files/?d=x%2F0.png'), '1 names of images'),
+        (each(exchanged, 'images'), '4 exchanged widths and heights of images'),
         (mask(GOOD), '1 masks that are a flat list'),
         (lambda data: data['categories'].reverse(), '3 categories in another order'),
         (update('categories', name=' Cat'), '1 names of categories'),
+        (update('categories', 2, name='bi\u200brd'), '1 names of categories'),
+        (update('categories', 2, name='bir\uff44'), '1 names of categories'),
         (each(corners), '12 boxes that were two corners'),
         (each(divided), '12 boxes that were shares of the image'),
     ],
@@ -89,6 +98,7 @@ def test_the_copy_passes_the_check(tmp_path: Path, split: str, change: Callable[
     ('change', 'words'),
     [
         (each(lambda a: a.pop('iscrowd')), '12 iscrowd'),
+        (without_birds, '1 categories without objects added'),
         (update('annotations', id=0), '12 ids of annotations'),
         (mask([GOOD[:4], GOOD]), '1 polygons of less than three points'),
     ],
@@ -100,6 +110,27 @@ def test_what_only_an_evaluation_needs(tmp_path: Path, change: Callable[[Data], 
     assert words in fix_annotations(source_of(tmp_path, 'val'), str(tmp_path / 'fixed'), CLASSES)[0]
     check(tmp_path, data, 'train')
     assert fix_annotations(source_of(tmp_path, 'train'), str(tmp_path / 'fixed'), CLASSES) == []
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        update('images', 2, width=HEIGHT, height=WIDTH),  # of one image among others
+        lambda data: (
+            each(exchanged, 'images')(data),
+            update('annotations', bbox=[1, 50, 9, 9], segmentation=[])(data),
+        ),
+        lambda data: data['categories'].pop(),  # objects name its id
+        lambda data: (without_birds(data), update('categories', name='birds')(data)),
+    ],
+    ids=['one size', 'objects of the size', 'objects without a category', 'another spelling'],
+)
+def test_what_has_no_one_right_answer(tmp_path: Path, change: Callable[[Data], Any]) -> None:
+    data = plain()
+    change(data)
+    assert check(tmp_path, data, 'val').failed
+    lines = ''.join(fix_annotations(source_of(tmp_path, 'val'), str(tmp_path / 'fixed'), CLASSES))
+    assert 'exchanged' not in lines and 'added' not in lines
 
 
 def as_strings(data: Data, text: str) -> None:
