@@ -24,6 +24,7 @@ from ops_dcnv3.functional import dcnv3_macs
 
 from .checkpoint import UNSAFE_LOAD_VARIABLE, CheckpointError, fill, load_converted, unwrapped
 from .checkpoint.errors import redacted
+from .checkpoint.forms import under_prefix
 from .checkpoint.schemes import local_source
 from .registry import SCOPE, InheritedScope
 
@@ -37,8 +38,8 @@ def set_up_mmengine() -> None:
     - ``load_from``, ``resume``, ``init_cfg`` and the inferencers read checkpoints with
       :func:`mmcv_custom.checkpoint.load_converted`, whichever of MMEngine's schemes (``open-mmlab://``, ``s3://`` ...)
       names them. MMEngine's own loaders fall back to unsafe loading, and log passwords in URLs.
-    - A file must fill half of what it is loaded into, by ``init_detector``, ``init_model``, inferencers or the
-      ``init_cfg`` of a model or of a part (:func:`load_state_dict`). MMEngine only warns.
+    - A file must fill half of a model or backbone, and something of any other part, that ``init_detector``,
+      ``init_model``, inferencers or ``init_cfg`` load it into (:func:`load_state_dict`). MMEngine only warns.
     - Inferencers need a config, and do not run the one in a checkpoint (:func:`require_config`).
     - ``_base_ = 'mmcv_custom::detection/...'`` names a config of this project. Its classes are found in mmdet or mmseg
       (:mod:`mmcv_custom.registry`).
@@ -49,6 +50,7 @@ def set_up_mmengine() -> None:
     CheckpointLoader.register_scheme(list(CheckpointLoader._schemes), loader=load_from_safe, force=True)
     CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)
     mmengine_checkpoint.load_state_dict = load_state_dict
+    mmengine_checkpoint._load_checkpoint_with_prefix = load_part
     if not hasattr(BaseInferencer._init_model, '__wrapped__'):
         BaseInferencer._init_model = require_config(BaseInferencer._init_model)
     MODULE2PACKAGE.update(mmcv_custom='mmcv_custom', mmseg='mmseg')
@@ -79,8 +81,21 @@ def load_from_safe(filename: str, map_location: Any = None) -> dict[str, Any]:
         state, prefix = checkpoint['state_dict'], 'backbone.'
         checkpoint['state_dict'] = {n.removeprefix(prefix): state[n] for n in state if n.startswith(prefix)}
     for tensor in checkpoint['state_dict'].values():
-        _SOURCES[tensor] = redacted(filename)
+        if isinstance(tensor, Tensor):  # no extra state of a module
+            _SOURCES[tensor] = redacted(filename)
     return checkpoint
+
+
+def load_part(prefix: str, filename: str, map_location: Any = None) -> dict[str, Tensor]:
+    """Replaces ``_load_checkpoint_with_prefix``, which fails without the file's name and the prefixes that it has.
+
+    Raises:
+        CheckpointError: There is nothing under the prefix, or :func:`load_from_safe` raises it.
+    """
+    try:
+        return under_prefix(CheckpointLoader.load_checkpoint(filename, map_location)['state_dict'], prefix)
+    except ValueError as error:
+        raise CheckpointError(f'cannot load a part of {redacted(filename)}: {error}') from error
 
 
 def load_state_dict(module: nn.Module, state_dict: Mapping[str, Any], strict: bool = False, logger: Any = None) -> None:

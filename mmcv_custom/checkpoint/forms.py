@@ -69,7 +69,7 @@ def _texts(names: Any) -> bool:
 
 
 def named_tensors(state: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict. Its other entries are left out, and ``_orig_mod``, from ``torch.compile``, in names.
+    """The tensors and extra states of a state dict; of names ``_orig_mod``, from ``torch.compile``, is left out.
 
     Raises:
         ValueError: ``state`` is no mapping, has a key that is no text, has two tensors that would get one name, or has
@@ -79,11 +79,26 @@ def named_tensors(state: Any) -> dict[str, Tensor]:
         raise ValueError(f'expected a mapping of names to tensors, got {type(state).__name__}')
     if others := [repr(key) for key in state if not isinstance(key, str)]:
         raise ValueError(f'{len(others)} of its keys are no names of tensors: {first_few(others)}')
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    tensors = renamed(tensors, lambda name: _COMPILED.sub('', name))
-    if empty := [f'{name}: {kind}' for name, tensor in tensors.items() if (kind := _without_values(tensor))]:
+    kept = {name: value for name, value in state.items() if isinstance(value, Tensor) or is_extra_state(name)}
+    kept = renamed(kept, lambda name: _COMPILED.sub('', name))
+    tensors = ((name, value) for name, value in kept.items() if isinstance(value, Tensor))
+    if empty := [f'{name}: {kind}' for name, tensor in tensors if (kind := _without_values(tensor))]:
         raise ValueError(f'{len(empty)} of its tensors hold no values to load ({first_few(empty)})')
-    return tensors
+    return kept
+
+
+def under_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The part of a state dict whose names begin with a prefix, under the names without it.
+
+    Raises:
+        ValueError: There is none.
+    """
+    prefix = prefix.removesuffix('.') + '.'
+    if part := {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}:
+        return part
+    depth = prefix.count('.')
+    known = dict.fromkeys('.'.join(name.split('.')[:depth]) + '.' for name in state if name.count('.') >= depth)
+    raise ValueError(f'it holds no tensors under prefix={prefix!r}, but under {first_few(list(map(repr, known)), 12)}')
 
 
 def is_extra_state(name: str) -> bool:

@@ -231,9 +231,12 @@ class Extra(nn.Linear):
 
 
 @pytest.mark.parametrize('version', [7, {'scale': 1.5}, torch.ones(3)], ids=['number', 'dict', 'tensor'])
-def test_extra_states(version: Any) -> None:
-    source, model = Extra(2, 2), Extra(2, 2)
+def test_extra_states(version: Any, tmp_path: Path) -> None:
+    source, model, file = Extra(2, 2), Extra(2, 2), str(tmp_path / 'a.pth')
     source.version = version
+    torch.save({'state_dict': source.state_dict(), 'meta': {}}, file)
+    load_checkpoint(model, file, strict=True)
+    assert str(model.version) == str(version)
     report = filling.fill(model, source.state_dict(), 'a.pth', complete=True)
     assert model.version is version and report.matched == ['weight', 'bias', '_extra_state']
     with pytest.raises(CheckpointError, match=r'a.pth does not fill Extra: 1 tensors are missing \(_extra_state\)'):
@@ -313,6 +316,16 @@ def test_init_cfg_of_a_part(prefix: str | None, tmp_path: Path, log: list[str]) 
     torch.save({f'{prefix or ""}other': torch.ones(9)}, file)
     with pytest.raises(CheckpointError, match=rf'{file} holds only 0% of the parameters of Part: 2 tensors are miss'):
         Part(checkpoint=file, prefix=prefix).init_weights()
+
+
+def test_a_wrong_prefix_names_the_known_ones(tmp_path: Path) -> None:
+    file = str(tmp_path / 'a.pth')
+    torch.save({'state_dict': {'neck.layer.weight': torch.ones(3, 3), 'head.bias': torch.ones(3)}, 'meta': {}}, file)
+    Part(checkpoint=file, prefix='neck').init_weights()
+    for prefix, known in {'nek': "'neck.', 'head.'", 'neck.layr': "'neck.layer.'"}.items():
+        message = f"cannot load a part of {file}: it holds no tensors under prefix='{prefix}.', but under {known}$"
+        with pytest.raises(CheckpointError, match=message):
+            Part(checkpoint=file, prefix=prefix).init_weights()
 
 
 @pytest.mark.parametrize('prefix', [None, 'backbone.'])
