@@ -5,6 +5,8 @@ python tools/test.py configs/demo/mask-rcnn_digits.py work_dirs/demo/mask-rcnn/i
 
 from __future__ import annotations
 
+import copy
+
 import os
 
 from mmcv_custom.cli import (
@@ -53,6 +55,7 @@ def main() -> None:
     cfg.load_from = existing_file(args.checkpoint, 'checkpoint')
     check_paths(cfg, 'test')
     match_annotation_files(cfg, 'test')
+    plain = copy.deepcopy(cfg)  # the data check needs the pipeline without augmentation
     if args.tta:
         use_tta(cfg)
     if args.out:
@@ -71,7 +74,7 @@ def main() -> None:
 
     with mistakes_in_one_line(cfg, args.debug):
         if not args.skip_data_check:
-            check_data(cfg, 'test')
+            check_data(plain, 'test')
         runner = build_runner(cfg)
         add_terminal_hooks(runner)
         runner.test()
