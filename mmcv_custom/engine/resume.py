@@ -172,7 +172,7 @@ def _average_problems(saved: Any, averaged: BaseAveragedModel, what: str) -> Ite
     entries = averaged.state_dict()
     own = {name: value for name, value in entries.items() if isinstance(value, Tensor)}  # without extra states
     try:
-        state = named_tensors(saved)
+        state = {name: value for name, value in named_tensors(saved).items() if name not in entries or name in own}
     except ValueError as problem:
         yield f'its {what} is damaged: {one_line(problem)}'
         return
