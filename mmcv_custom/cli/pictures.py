@@ -10,6 +10,7 @@ from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
 from ..datasets import silence
 from ..datasets.images import sample
 from ..datasets.loading import same_random_states
+from ..engine.hooks import drawable
 from ..errors import UserError
 
 
@@ -30,7 +31,7 @@ def draw_samples(cfg: Config, folder: str, split: str = 'train', count: int = 16
         with silence():
             dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
         visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': 'samples', 'vis_backends': []})
-        visualizer.dataset_meta = dataset.metainfo
+        visualizer.dataset_meta = drawable(dataset.metainfo)
         for index in sample(range(len(dataset)), count):
             try:
                 item = dataset[index]

@@ -36,6 +36,10 @@ class PictureHook(Hook):
     def __init__(self, out_dir: str) -> None:
         self.out_dir = Path(out_dir)
 
+    def before_test(self, runner: Runner) -> None:
+        """Leaves out colours that do not suffice."""
+        runner.visualizer.dataset_meta = drawable(runner.visualizer.dataset_meta)
+
     def after_test_iter(
         self,
         runner: Runner,
@@ -49,3 +53,17 @@ class PictureHook(Hook):
             image = mmcv.imfrombytes(get(result.img_path), channel_order='rgb')
             name = Path(result.img_path).with_suffix('.png').name
             runner.visualizer.add_datasample(name, image, result, out_file=str(self.out_dir / name))
+
+
+def drawable(metainfo: dict | None) -> dict | None:
+    """What a dataset says of itself, without its colours if they are fewer than the classes.
+
+    mmdet's visualizer then takes its own colours, instead of failing. A dataset of 100 classes that is derived from
+    that of COCO inherits 80 colours.
+    """
+    if metainfo is None:
+        return None
+    palette = metainfo.get('palette')
+    if isinstance(palette, list) and len(palette) < len(metainfo.get('classes') or ()):  # a tuple is one colour for all
+        return {**metainfo, 'palette': None}
+    return metainfo
