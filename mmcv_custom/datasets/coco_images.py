@@ -11,7 +11,7 @@ from .coco import CocoFile
 from .coco_fields import is_id
 from .coco_rules import CocoRules
 from .image_folder import ImageFolder
-from .images import HEADERS, Header, read_header, sample
+from .images import HEADERS, Header, read_header, sample, too_dark
 from .report import Harm, Report
 from .sources import Source
 
@@ -157,6 +157,7 @@ class _Images:
     def check_headers(self, paths: dict[int, str]) -> None:
         """Files can be read and are of the size that the annotation file says."""
         stored = ignores_orientation(self.source)
+        deep: list[int] = []
         for row, path in paths.items():
             try:
                 header = read_header(path)
@@ -169,6 +170,10 @@ class _Images:
             self._check_size(row, header, stored)
             if note := NOTES.get(header.mode):
                 self.report.note(self.source.split, note)
+            if note == DEEP:
+                deep.append(row)
+        if deep and (problem := too_dark([paths[row] for row in deep], self.source.transforms())):
+            self.error(Harm.WRONG, 'images become black', deep[0], problem)
 
     def _check_size(self, row: int, header: Header, stored: bool) -> None:
         image = self.file.images[row]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+import mmcv
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 HEADERS = 5000  # images of which the header is read without --full
 MASKS = 500  # images and masks that are decoded without --full
+DEEP_IMAGES = 8  # images of more than 8 bits that are loaded, to see how dark they become
+DARK = 16  # of 255: images that nowhere reach it are as good as black
 
 Image.MAX_IMAGE_PIXELS = None
 ORIENTATION = 0x0112  # EXIF tag
@@ -80,6 +84,37 @@ def _may_be_cut_short(path: str, kind: str) -> bool:
     with open(path, 'rb') as file:
         file.seek(-min(len(end), os.path.getsize(path)), os.SEEK_END)
         return file.read() != end
+
+
+def too_dark(paths: Sequence[str], transforms: Iterable[Mapping[str, Any]]) -> str | None:
+    """What becomes of images of more than 8 bits when a pipeline loads them, if they become black.
+
+    OpenCV divides 16 bits by 256, whatever range the images use: 10 bits, 0 to 1023, become 0 to 3.
+
+    Args:
+        paths: Files with more than 8 bits per channel, of which some are loaded.
+        transforms: The transforms of the pipeline. Only mmcv's ``LoadImageFromFile`` is known.
+
+    Returns:
+        An explanation; ``None`` if they do not become black, or if they cannot be loaded.
+    """
+    loader = next((step for step in transforms if str(step.get('type')).endswith('LoadImageFromFile')), None)
+    if loader is None:
+        return None
+    flag, backend = str(loader.get('color_type', 'color')), loader.get('imdecode_backend', 'cv2')
+    loaded = stored = 0
+    for path in sample(paths, DEEP_IMAGES):
+        content = Path(path).read_bytes()
+        pixels, unchanged = (mmcv.imfrombytes(content, *how) for how in ((flag, 'bgr', backend), ('unchanged',)))
+        if pixels is None or unchanged is None:
+            return None
+        loaded, stored = max(loaded, int(pixels.max())), max(stored, int(unchanged.max()))
+    if not loaded < DARK <= stored:
+        return None
+    return (
+        f'the values 0 to {stored} of this image and others are loaded as 0 to {loaded} of 255, which is black; '
+        'save them as images of 8 bits'
+    )
 
 
 def sample(items: Sequence[T], size: int) -> list[T]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mmcv
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -153,3 +154,36 @@ def test_images_on_another_machine_are_not_looked_at(tmp_path: Path) -> None:
     report = check(tmp_path, plain(), backend_args=dict(backend='petrel'), data_prefix=dict(img='s3://bucket'))
     assert not report.failed
     assert report.unchecked == ['image files that are not on this machine']
+
+
+LOAD: dict[str, Any] = dict(type='LoadImageFromFile')
+
+
+@pytest.mark.parametrize('suffix', ['tif', 'png'])
+@pytest.mark.parametrize(
+    ('largest', 'load', 'black'),
+    [
+        (1020, LOAD, True),
+        (65535, LOAD, False),
+        (1020, dict(LOAD, color_type='unchanged'), False),
+        (1020, dict(LOAD, imdecode_backend='pillow'), False),
+        (9, LOAD, False),  # black as it is stored
+        (1020, dict(type='LoadMyImages'), False),
+    ],
+)
+def test_images_of_10_bits_become_black(
+    tmp_path: Path, largest: int, load: dict[str, Any], black: bool, suffix: str
+) -> None:
+    data = plain()
+    path = write(tmp_path, data)
+    pixels = np.linspace(0, largest, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / 'images' / f'deep.{suffix}')
+    data['images'][0]['file_name'] = f'deep.{suffix}'
+    Path(path).write_text(json.dumps(data))
+    report = Report()
+    check_structure(path, source_of(tmp_path, pipeline=[load]), report, True, CLASSES)
+    assert report.notes['train']['images of more than 8 bits, read as 8 bits'] == 1
+    lines = list(report.error_lines())
+    assert len(lines) == black
+    assert not black or f'image 0 (deep.{suffix}): the values 0 to 1020 of' in lines[0]
+    assert not black or 'are loaded as 0 to 3 of 255' in lines[0]
