@@ -172,8 +172,8 @@ class _Images:
                 self.report.note(self.source.split, note)
             if note == DEEP:
                 deep.append(row)
-        if deep and (problem := too_dark([paths[row] for row in deep], self.source.transforms())):
-            self.error(Harm.WRONG, 'images become black', deep[0], problem)
+        if deep and (reason := too_dark([paths[row] for row in deep], self.source.transforms())):
+            self.error(Harm.WRONG, 'images become black', deep[0], reason)
 
     def _check_size(self, row: int, header: Header, stored: bool) -> None:
         image = self.file.images[row]

@@ -15,6 +15,8 @@ from ..datasets.masks import IGNORED, MaskFolders, read_mask
 from ..errors import UserError
 from .data import Data, Split, tidy
 
+SEPARATORS = '_-. '  # what an ending may begin with
+
 
 def read_segments(
     paths: Mapping[str, tuple[str, str]],
@@ -78,7 +80,12 @@ def _folders(split: str, images: str, masks: str, suffixes: tuple[str, str] | No
         if os.path.isfile(path):
             raise UserError(f'--{split} {folder}: a segmentor needs a folder of {what}, and this is a file')
         if not os.path.isdir(path):
-            raise UserError(f'--{split} {folder}: there is no such folder of {what}')
+            text = f'--{split} {folder}: there is no such folder of {what}'
+            if split == 'test' and what == 'masks':
+                text += (
+                    ', without which a segmentor cannot be tested; leave out --test, and predict with MMSegInferencer'
+                )
+            raise UserError(text)
         if not found:
             raise UserError(f'--{split} {folder}: there is no image in it')
     if suffixes is None:
@@ -146,7 +153,7 @@ def _suffixes(images: Sequence[str], masks: Sequence[str]) -> tuple[str, str]:
             endings = ', '.join(mask_end for _, mask_end in pairs)
             raise ValueError(f'each image has several masks: {endings}; choose with --suffix {pairs[0][0]} ENDING')
         best = pairs[0]
-    for separator in '_-. ':  # "_leftImg8bit.png" rather than "leftImg8bit.png"
+    for separator in SEPARATORS:  # "_leftImg8bit.png" rather than "leftImg8bit.png"
         longer = (separator + best[0], separator + best[1])
         if longer in pairs:
             return longer
@@ -156,11 +163,12 @@ def _suffixes(images: Sequence[str], masks: Sequence[str]) -> tuple[str, str]:
 def _several_endings(images: Sequence[str], image_ends: Sequence[str], masks: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs of endings with which most images have a mask, where masks do not share one ending."""
     for image_end in image_ends:
-        if image_end[0] in '_-. ':
+        if image_end[0] in SEPARATORS:
             stems = [image.removesuffix(image_end) for image in images]
             endings = Counter(mask[len(stem) :] for stem in stems for mask in masks if mask.startswith(stem))
-            if pairs := [(image_end, end) for end in sorted(endings) if endings[end] > len(images) / 2]:
-                return pairs
+            most = [end for end in sorted(endings) if endings[end] > len(images) / 2 and end[:1] in SEPARATORS]
+            if most:
+                return [(image_end, end) for end in most]
     return []
 
 

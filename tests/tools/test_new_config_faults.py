@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
 from mmcv_custom.datasets import check_datasets, fix_datasets
@@ -130,6 +131,21 @@ def test_what_is_no_fault_is_noted(write: Write, capsys: pytest.CaptureFixture[s
     (DATASET / 'images/train/00003.png').unlink()
     write(UPERNET, '--out', 'segments.py')
     assert 'masks without an image (1)' in capsys.readouterr().out
+
+
+def test_a_test_set_may_have_no_annotations(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as COCO's test-dev: its images are predicted. Those of val are needed."""
+    content = read('val')
+    del content['annotations']
+    save('test', content)
+    cfg = write(MASK_RCNN, '--test', IMAGES[1], 'data/digits/annotations/test.json')
+    assert 'test: 5 images, 0 objects' in capsys.readouterr().out
+    init_default_scope('mmdet')
+    assert len(DATASETS.build(cfg.test_dataloader.dataset)) == 5
+    save('val', content)
+    with pytest.raises(SystemExit, match='the data have errors'):
+        write(MASK_RCNN, '--out', 'other.py')
+    assert "val.json has no list 'annotations'" in capsys.readouterr().err
 
 
 def test_masks_without_numbers_need_names(write: Write) -> None:

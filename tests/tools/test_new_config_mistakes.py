@@ -70,6 +70,7 @@ def test_faults_in_the_data(fault: str, write: Write) -> None:
         ([MASK_RCNN, '--train', 'nowhere', 'a.json', *DETECTION[3:]], 'nowhere: there is no such folder of images'),
         ([MASK_RCNN, *DETECTION[:2], 'a.json', *DETECTION[3:]], 'cannot read a.json: No such file'),
         ([UPERNET, '--train', IMAGES[0], 'nowhere', *SEGMENTATION[3:]], 'nowhere: there is no such folder of masks'),
+        ([UPERNET, *SEGMENTATION, '--test', IMAGES[1], 'nowhere'], 'cannot be tested; leave out --test'),
         ([UPERNET, '--train', 'data/digits/annotations', MASKS[0], *SEGMENTATION[3:]], 'there is no image in it'),
         ([MASK_RCNN, *DETECTION, '--classes', 'Two'], '--classes Two: .*train.json has no such category'),
         ([MASK_RCNN, *DETECTION, '--batch-size', '0'], '--batch-size must be at least 1, got 0'),
