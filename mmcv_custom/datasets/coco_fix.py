@@ -18,7 +18,7 @@ from .coco_boxes import SHARES, meaning_of
 from .coco_fields import is_box, is_id, is_number
 from .coco_images import ignores_orientation
 from .coco_masks import is_good_part, mask_area, mask_faults, rle_size
-from .coco_rules import DEFAULT_RULES, CocoRules, evaluates_file, same_letters, similar_name
+from .coco_rules import DEFAULT_RULES, CocoRules, evaluates_file, same_letters
 from .image_folder import ImageFolder
 from .images import Header, read_header
 from .sources import Source
@@ -261,7 +261,7 @@ class _Repair:
             if len(same) == 1:
                 same[0]['name'] = missing
                 self.changes['names of categories'] += 1
-            elif self._can_add(missing, classes, names):
+            elif self._can_add(classes, names):
                 numbers = [category['id'] for category in self.categories]
                 self.categories.append(dict(id=max(numbers) + 1, name=missing))
                 self.changes['categories without objects added'] += 1
@@ -272,13 +272,12 @@ class _Repair:
             self.categories[:] = order
             self.changes['categories in another order'] += len(order)
 
-    def _can_add(self, name: str, classes: Sequence[str], names: Sequence[str]) -> bool:
+    def _can_add(self, classes: Sequence[str], names: Sequence[str]) -> bool:
         """Whether a class that is missing in a file to evaluate has no objects there, and not another name or id."""
         ids = {category.get('id') for category in self.categories}
         return (
             self.evaluated
             and set(names) < set(classes)
-            and similar_name(name, names) is None
             and all(type(identity) is int for identity in ids)
             and all(annotation.get('category_id') in ids for annotation in self.annotations)
         )

@@ -136,7 +136,7 @@ def _compare_chosen(
     for i, name in enumerate(classes):
         if name not in missing:
             continue
-        similar = similar_name(name, known)
+        similar = similar_name(name, others)
         text = f'class {name!r} of {source.key}.metainfo.classes is no category of the file{left}'
         if similar and not (name + similar).isascii():  # letters that look the same, or cannot be seen
             text += f' (did you mean {similar!r}? They are {name!a} and {similar!a})'

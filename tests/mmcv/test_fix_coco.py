@@ -133,6 +133,14 @@ def test_what_has_no_one_right_answer(tmp_path: Path, change: Callable[[Data], A
     assert 'exchanged' not in lines and 'added' not in lines
 
 
+def test_a_missing_class_may_be_spelled_like_another(tmp_path: Path) -> None:
+    data = plain()
+    path, classes = write(tmp_path, data, 'val'), (*CLASSES, 'birds')
+    (line,) = check(tmp_path, data, 'val', classes).error_lines()
+    assert 'did you mean' not in line and 'let --fix add' in line
+    assert '1 categories without objects added' in fix_annotations(source_of(tmp_path, 'val'), f'{path}.d', classes)[0]
+
+
 def as_strings(data: Data, text: str) -> None:
     for item in data['categories']:
         item['id'] = text.format(item['id'])
