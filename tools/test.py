@@ -6,7 +6,6 @@ python tools/test.py configs/demo/mask-rcnn_digits.py work_dirs/demo/mask-rcnn/i
 from __future__ import annotations
 
 import copy
-
 import os
 
 from mmcv_custom.cli import (

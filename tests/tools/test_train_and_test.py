@@ -177,9 +177,10 @@ def test_two_processes_train_together_on_cpus(run: Run, workplace: Path, free_po
     arguments = [SEGMENTOR, '--work-dir', 'gloo', '--launcher', 'pytorch', '--amp', *SHORT, *iterations(2)]
     done = run(*launch, ROOT / 'tools/train.py', *arguments, 'model.backbone.init_cfg=None')
     assert 'SyncBatchNorm layers, if any, become BatchNorm' in done.stdout
-    assert 'Distributed training: True' in done.stdout and 'GPU number: 2' in done.stdout
-    assert "type='CPUAmpOptimWrapper'" in done.stdout
-    assert re.search(r'Iter\(val\) \[1/1\].*mIoU:', done.stdout)  # two batches of two for three images
+    (log,) = (path.read_text() for path in workplace.glob('gloo/*/*.log'))
+    assert 'Distributed training: True' in log and 'GPU number: 2' in log and "type='CPUAmpOptimWrapper'" in log
+    assert 'CPU, 2 processes, bfloat16' in done.stdout
+    assert re.search(r'Iter\(val\) \[2/2\].*mIoU:', done.stdout)  # three images, one by one in each process
     assert load_safely(workplace / 'gloo/iter_2.pth')['meta']['iter'] == 2
 
 
