@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from mmcv import imwrite
-from mmcv_custom.datasets import check_datasets
 from mmdet.datasets import CocoDataset, LVISV1Dataset
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
@@ -19,6 +18,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, METRICS, init_default_scope
 from mmengine.structures import InstanceData
 
+from mmcv_custom.datasets import check_datasets
 from tests.support import CONFIGS
 
 HEIGHT, WIDTH, BOX = 120, 160, [20, 30, 100, 90]  # in pixels: left, top, right, bottom
