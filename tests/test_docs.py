@@ -35,7 +35,7 @@ def test_own_data(tmp_path: Path) -> None:
         assert len(list((tmp_path / folder).glob('*.png'))) == number
     written = {path.stem for path in (tmp_path / 'configs').glob('*.py')}
     assert written == {'my_digits', 'my_detector', 'my_masks'}
-    assert done.stdout.count('data check passed') == 6
+    assert done.stdout.count('data check passed') == 9
 
 
 def test_the_page_has_commands_of_every_tool() -> None:

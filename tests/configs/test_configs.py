@@ -10,10 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
@@ -88,56 +87,3 @@ def test_features_reach_roi_align_in_its_memory_layout() -> None:
     torch.testing.assert_close(
         align(features, rois), align(features.clone(memory_format=torch.contiguous_format), rois)
     )
-
-
-CUSTOM_DATA = (ROOT / 'docs/custom_data.md').read_text()
-
-
-@pytest.fixture
-def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """The config of docs/custom_data.md, in a folder of its own."""
-    (source,) = re.findall(r'```python\n(_base_.*?)```', CUSTOM_DATA, re.DOTALL)
-    assert len([line for line in source.splitlines() if line]) <= 15
-    base = re.search(r"_base_ = '(.*)'", source)
-    assert base and (CONFIGS / base[1]).is_file()
-    (tmp_path / 'my_digits.py').write_text(source.replace(base[1], str(CONFIGS / base[1])))
-    monkeypatch.chdir(tmp_path)
-    return Config.fromfile(tmp_path / 'my_digits.py')
-
-
-def test_the_documented_config_for_own_data_trains(custom: Config) -> None:
-    """Two iterations, with random weights instead of a download and small images to save time."""
-    from mmcv_custom.cli import build_runner, check_paths
-    from tools.demo import digits
-
-    digits.generate('data/digits', train=4, val=1, size=64)
-    check_paths(custom, 'train', 'val', 'test')
-    custom.merge_from_dict(
-        {
-            'work_dir': 'work',
-            'log_level': 'ERROR',
-            'model.backbone.init_cfg': None,
-            'train_dataloader.dataset.pipeline.2.scale': (64, 64),
-            'val_dataloader.dataset.pipeline.1.scale': (64, 64),
-            'train_dataloader.num_workers': 0,
-            'train_dataloader.persistent_workers': False,
-            'val_dataloader.num_workers': 0,
-            'val_dataloader.persistent_workers': False,
-            'train_cfg.max_epochs': 1,
-        }
-    )
-    runner = build_runner(custom)
-    before = runner.model.roi_head.mask_head.conv_logits.weight.detach().clone()
-    assert before.shape[0] == 10
-    runner.train()
-    assert (runner.iter, runner.epoch) == (2, 1)
-    assert not torch.equal(before, runner.model.roi_head.mask_head.conv_logits.weight)
-    assert np.isfinite(runner.message_hub.get_scalar('val/coco/bbox_mAP').current())
-    assert Path('work/epoch_1.pth').is_file()
-
-
-def test_the_documented_segmentation_dataset_exists() -> None:
-    (source,) = re.findall(r'```python\n(dataset = .*?)```', CUSTOM_DATA, re.DOTALL)
-    documented = Config.fromstring(source, '.py').dataset
-    shipped: ConfigDict = Config.fromfile(CONFIGS / 'demo/upernet_digits.py').train_dataloader.dataset
-    assert set(documented) == set(shipped) - {'pipeline'} and documented.type == shipped.type

@@ -31,6 +31,7 @@ def test_the_demo_ends_with_a_table_and_pictures(tmp_path: Path) -> None:
     work_dir = tmp_path / 'work_dirs/demo'
     assert list(work_dir.rglob('*.pkl')) == []  # predictions are data
     assert [path.name for path in sorted((work_dir / 'mask-rcnn').glob('*.json'))] == [
+        'data_check.json',
         'predictions.bbox.json',
         'predictions.segm.json',
     ]
