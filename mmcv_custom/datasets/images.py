@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import mmcv
 import numpy as np
@@ -17,7 +19,6 @@ MASKS = 500  # images and masks that are decoded without --full
 DEEP_IMAGES = 8  # images of more than 8 bits that are loaded, to see how dark they become
 DARK = 16  # of 255: images that nowhere reach it are as good as black
 
-Image.MAX_IMAGE_PIXELS = None
 ORIENTATION = 0x0112  # EXIF tag
 # Formats that mmcv turns as EXIF says. It loads others as they are stored, TIFF turned by their own tag like Pillow.
 TURNED = ('JPEG', 'MPO', 'PNG')
@@ -47,6 +48,13 @@ class Header:
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
+@contextmanager
+def open_image(path: str) -> Iterator[Image.Image]:
+    """Opens an image of any size with Pillow, which otherwise takes very large ones for an attack."""
+    with patch.object(Image, 'MAX_IMAGE_PIXELS', None), Image.open(path) as image:
+        yield image
+
+
 def read_header(path: str) -> Header:
     """The header of an image file.
 
@@ -54,7 +62,7 @@ def read_header(path: str) -> Header:
         ValueError: There is no such file, it is no image or cut short. The text says which.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             # Pillow would decode a PNG without EXIF data, to look for them behind the pixels.
             has_exif = image.format in TURNED and (image.format != 'PNG' or 'exif' in image.info)
             exif = image.getexif() if has_exif else {}

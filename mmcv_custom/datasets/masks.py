@@ -13,7 +13,7 @@ from mmengine.fileio import list_dir_or_file, list_from_file
 from numpy.typing import NDArray
 from PIL import Image
 
-from .images import read_header
+from .images import open_image, read_header
 
 LOSSY = ('JPEG', 'MPO')
 IGNORED = 255  # the label that mmseg's losses and metrics leave out by default
@@ -131,7 +131,7 @@ def read_mask(path: str) -> Mask:
     """
     header = read_header(path)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             pixels = np.array(image)
     except Exception as problem:  # Pillow's decoders raise errors of many types on damaged files
         raise ValueError(f'it cannot be read ({problem})') from problem
@@ -140,7 +140,7 @@ def read_mask(path: str) -> Mask:
 
 def read_colours(path: str) -> NDArray[np.uint8]:
     """The colours (H, W, 3) of a mask: red, green and blue, those of its palette if it has one."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return np.array(image.convert('RGB'))
 
 

@@ -187,3 +187,15 @@ def test_images_of_10_bits_become_black(
     assert len(lines) == black
     assert not black or f'image 0 (deep.{suffix}): the values 0 to 1020 of' in lines[0]
     assert not black or 'are loaded as 0 to 3 of 255' in lines[0]
+
+
+def test_images_of_any_size_have_a_header(tmp_path: Path) -> None:
+    """Pillow's guard against huge images is off while a header is read, and only then."""
+    path = tmp_path / 'huge.png'
+    Image.new('1', (20_000, 10_000)).save(path)
+    limit = Image.MAX_IMAGE_PIXELS
+    assert limit and 2 * limit < 20_000 * 10_000
+    assert read_header(str(path)).upright == (20_000, 10_000)
+    assert limit == Image.MAX_IMAGE_PIXELS
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
