@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.config import Config
 
+from ..errors import UserError
 from .images import HEADERS
 from .sources import sources
 
@@ -32,17 +34,28 @@ class Cache:
         return self._entries().get(key)
 
     def add(self, key: str, summary: str) -> None:
-        """Remembers a check that was passed."""
+        """Remembers a check that was passed.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
         entries = {**self._entries(), key: summary}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         draft = self._file.with_name(f'{FILE}.{os.getpid()}')  # several jobs may share a work folder
-        draft.write_text(json.dumps(dict(list(entries.items())[-KEPT:]), indent=1))
-        draft.replace(self._file)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(dict(list(entries.items())[-KEPT:]), indent=1))
+            draft.replace(self._file)
+        except OSError as problem:
+            with suppress(OSError):
+                draft.unlink()
+            raise UserError(
+                f'cannot write {self._file}, which remembers the data check: {problem.strerror}; move it away'
+            ) from problem
 
     def _entries(self) -> dict[str, str]:
         try:
             entries = json.loads(self._file.read_text())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return {}  # nothing, or not ours: the data are checked again
         return entries if isinstance(entries, dict) else {}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcv_custom.datasets import DATA_CHECKS, Harm, Source
+from mmcv_custom.datasets import DATA_CHECKS, Harm, Source, silence
 from mmcv_custom.datasets.coco import CocoFile
 from mmcv_custom.datasets.coco_fix import fix_annotations
 from mmcv_custom.datasets.coco_structure import CocoRules, check_structure
 from mmcv_custom.datasets.images import MASKS, Header, read_header, sample
-from mmcv_custom.datasets.texts import in_words, some
+from mmcv_custom.errors import UserError
+from mmcv_custom.texts import in_words, some
 
 from .detection import UNUSED, DetectionCheck
 from .objects import mask_box, match, median_iou, truth_of
@@ -169,8 +169,8 @@ class CocoCheck(DetectionCheck):
             image_row = file.image_rows[row]
             if image_row not in headers:
                 try:
-                    headers[image_row] = read_header(os.path.join(folder, str(file.images[image_row].get('file_name'))))
-                except ValueError:  # named where the image is loaded
+                    headers[image_row] = read_header(os.path.join(folder, self.rules.file_name(file.images[image_row])))
+                except (KeyError, ValueError):  # named where the image is loaded
                     headers[image_row] = None
             header = headers[image_row]
             x, y = file.boxes[row, :2] + file.boxes[row, 2:] / 2
@@ -185,7 +185,7 @@ class CocoCheck(DetectionCheck):
             self._compare_boxes_with_masks(truth_of(self.file, [info['img_id'] for info in infos], self.shapes))
 
     def _compare_boxes_with_masks(self, truth: Truth) -> None:
-        """Reports a file of which the boxes are two corners instead of corner and size."""
+        """Reports boxes that are corners, or that lie elsewhere than the masks of the same objects."""
         found = [(box, annotation['bbox']) for annotation in truth.annotations if (box := mask_box(annotation))]
         if not found:
             return
@@ -215,13 +215,23 @@ class CocoCheck(DetectionCheck):
         if not (self.source.is_local and _is_here(self.source)):
             return {}
         if self.mapping is None:  # the dataset was not built yet: its categories alone decide
-            with TemporaryDirectory() as folder:
-                file = Path(folder, 'categories.json')
-                file.write_text(json.dumps({'images': [], 'annotations': [], 'categories': self.file.categories}))
-                options = dict(pipeline=[], serialize_data=False, lazy_init=False)
-                self.mapping = self.source.build(ann_file=str(file), **options).cat2label
+            self.mapping = self._mapping_of_categories()
         categories = [category for category in self.file.categories if category['id'] in self.mapping]
         return {str(category['name']): self.mapping[category['id']] for category in categories}
+
+    def _mapping_of_categories(self) -> Mapping[Any, int]:
+        """The labels that the dataset class gives to the categories of the file, without its images."""
+        categories = self.file.categories
+        with TemporaryDirectory() as folder:
+            file = Path(folder, 'categories.json')
+            file.write_text(json.dumps({'images': [], 'annotations': [], 'categories': categories}))
+            dataset = self.source.build(ann_file=str(file), pipeline=[], serialize_data=False, lazy_init=True)
+            try:
+                with silence():
+                    dataset.full_init()
+            except Exception as problem:  # what a dataset class raises on damaged data can be anything
+                raise UserError(f'{self.file.path}: its categories cannot be read: {in_words(problem)}') from problem
+        return dataset.cat2label
 
     def oracle(self, labels: Mapping[str, int]) -> None:
         """Judges the objects of the annotation file as predictions, with the metrics of the config."""
@@ -300,43 +310,3 @@ def _is_here(source: Source) -> bool:
     """Whether the annotation file is on this machine, or should be."""
     path = source.path('ann_file') or ''
     return os.path.exists(path) or (source.is_local and '://' not in path)
-
-
-@DATA_CHECKS.register_module(name='LVISV05Dataset')
-class LVISCheck(CocoCheck):
-    """Checks a dataset of an LVIS v0.5 JSON file, whose names of images may begin with that of their split."""
-
-    rules = CocoRules(lambda image: re.sub(r'^COCO.*(?=.{16}$)', '', image['file_name']), by_name=False)
-
-
-@DATA_CHECKS.register_module(name='LVISV1Dataset')
-class LVISV1Check(CocoCheck):
-    """Checks a dataset of an LVIS v1 JSON file, which names images by their URLs at COCO."""
-
-    rules = CocoRules(lambda image: '/'.join(image['coco_url'].split('/')[-2:]), by_name=False)
-
-
-@DATA_CHECKS.register_module(name='Objects365V1Dataset')
-class Objects365V1Check(CocoCheck):
-    """Checks a dataset of an Objects365 v1 JSON file."""
-
-    rules = CocoRules(sorted_ids=True)
-
-
-@DATA_CHECKS.register_module(name='Objects365V2Dataset')
-class Objects365V2Check(CocoCheck):
-    """Checks a dataset of an Objects365 v2 JSON file."""
-
-    rules = CocoRules(lambda image: '/'.join(image['file_name'].split('/')[-2:]))
-
-
-@DATA_CHECKS.register_module(name='CocoPanopticDataset')
-class PanopticCheck(DetectionCheck):
-    """Checks nothing: segments of panoptic files have no boxes."""
-
-    def structure(self) -> None:
-        """Says so."""
-        self.report.leave_out(f'{self.source.key} ({self.source.cfg["type"]}: segments of panoptic files)')
-
-    def conservation(self) -> None:
-        """Nothing that :meth:`structure` has not said."""

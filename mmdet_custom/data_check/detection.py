@@ -13,7 +13,7 @@ from mmcv_custom.datasets import DATA_CHECKS, DatasetCheck, Harm, class_of, sile
 from mmcv_custom.datasets.contexts import no_garbage_collection
 from mmcv_custom.datasets.images import MASKS, sample
 from mmcv_custom.datasets.loading import Loading
-from mmcv_custom.datasets.texts import in_words, some
+from mmcv_custom.texts import in_words, some
 
 UNUSED = 'objects not used'
 

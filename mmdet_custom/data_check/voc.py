@@ -12,7 +12,7 @@ from mmengine.registry import METRICS
 
 from mmcv_custom.datasets import DATA_CHECKS, Harm, class_of, silence
 from mmcv_custom.datasets.images import MASKS, sample
-from mmcv_custom.datasets.texts import in_words
+from mmcv_custom.texts import in_words
 
 from .detection import DetectionCheck
 from .oracle import BEST

@@ -14,6 +14,7 @@ from PIL import Image
 from mmcv_custom.cli import check_data
 from mmcv_custom.cli import data as module
 from mmcv_custom.datasets import Report, check_datasets
+from mmcv_custom.errors import UserError
 from tests.support import CONFIGS
 
 
@@ -106,3 +107,10 @@ def test_only_the_first_process_checks(folder: Path, checked: list, monkeypatch:
     monkeypatch.setenv('RANK', '0')
     check_data(cfg, 'train', 'val')
     assert len(checked) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_named(folder: Path) -> None:
+    Path('work/data_check.json').mkdir(parents=True)
+    with pytest.raises(UserError, match='work/data_check.json.*move it away'):
+        check_data(config(), 'train', 'val')
+    assert [path.name for path in Path('work').iterdir()] == ['data_check.json']

@@ -279,3 +279,11 @@ def test_a_training_file_may_hold_some_of_the_classes(folder: Path) -> None:
         cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=datasets)
         report = check_datasets(cfg, ('train', 'val'), layers=LATER)
         assert not report.failed, list(report.error_lines())
+
+
+@pytest.mark.parametrize('edit', [lambda d: d['categories'][0].pop('id'), lambda d: d.update(categories=None)])
+def test_damaged_training_data_do_not_stop_a_test(edit: Callable[[Json], Any], folder: Path) -> None:
+    """Only their labels are asked, and the report says that it could not read them."""
+    change(folder, 'train', edit)
+    report = check_datasets(Config.fromfile(CONFIGS / 'demo/mask-rcnn_digits.py'), ('test',))
+    assert not report.failed and 'labels of training (data/digits/annotations/train.json' in report.summary()
