@@ -11,9 +11,9 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from mmseg.datasets import BaseSegDataset
 
 from mmcv_custom.datasets import Harm, class_of
-from mmcv_custom.datasets.images import HEADERS, MASKS, Header, read_header
+from mmcv_custom.datasets.images import HEADERS, MASKS, Header, read_header, too_dark
 from mmcv_custom.datasets.masks import Mask, MaskFolders, Values, read_mask, suffix_of_all
-from mmcv_custom.datasets.texts import some
+from mmcv_custom.texts import some
 
 from .base import FIX, MaskCheck, mask_folders
 from .values import MaskValues, ignored_labels
@@ -184,8 +184,10 @@ def _headers(check: MaskCheck, paths: Sequence[str]) -> dict[str, Header]:
         except ValueError as problem:
             text = f'{path}: {problem}; replace it, or take it out together with its mask'
             check.error(Harm.FAILS, 'image unreadable', text)
-    deep = sum(header.mode.startswith(('I', 'F')) for header in headers.values())
-    check.note('images of more than 8 bits, which are loaded as 8', deep)
+    deep = [path for path, header in headers.items() if header.mode.startswith(('I', 'F'))]
+    check.note('images of more than 8 bits, which are loaded as 8', len(deep))
+    if deep and (reason := too_dark(deep, check.source.transforms())):
+        check.error(Harm.WRONG, 'images become black', f'{deep[0]}: {reason}')
     turned = sum(header.orientation > 1 for header in headers.values())
     check.note('images turned by their EXIF data, which masks must show turned too', turned)
     return headers

@@ -178,3 +178,17 @@ def test_masks_are_sampled(full: bool, data: Data, monkeypatch: pytest.MonkeyPat
     rewrite(data.path(), one_pixel(37))
     report = data.check(full=full)
     assert report.failed == full and (full or report.contents['train'] == {'images': 8, 'masks read': 3})
+
+
+@pytest.mark.parametrize(('largest', 'black'), [(1020, True), (65535, False)])
+def test_deep_images_that_become_black(largest: int, black: bool, data: Data) -> None:
+    """cv2 divides 16 bits by 256, whatever range they use."""
+    for path in data.paths('images', 'train'):
+        pixels = np.array(Image.open(path).convert('L')).astype(np.uint32) * largest // 255
+        pixels.flat[0] = largest
+        Image.fromarray(pixels.astype(np.uint16)).save(path)
+    report = data.check()
+    assert report.kinds() == ({'images become black'} if black else set()), list(report.error_lines())
+    assert not black or 'the values 0 to 1020 of this image and others are loaded as 0 to 3' in next(
+        report.error_lines()
+    )
