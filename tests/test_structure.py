@@ -25,7 +25,8 @@ ALLOWED = {
 # The parts of mmcv_custom, sub-packages and single modules, and the parts that each may import.
 PARTS = {
     'errors': set(),
-    'datasets': {'errors'},
+    'texts': set(),
+    'datasets': {'errors', 'texts'},
     'checkpoint': {'errors'},
     'models': {'checkpoint'},
     'engine': {'checkpoint', 'errors', 'models'},
@@ -34,7 +35,7 @@ PARTS = {
     'zoo': set(),
     'doctor': set(),
     'old_configs': {'datasets', 'errors', 'models', 'zoo'},
-    'cli': {'checkpoint', 'datasets', 'engine', 'errors', 'old_configs'},
+    'cli': {'checkpoint', 'datasets', 'engine', 'errors', 'old_configs', 'texts'},
     'new_config': {'cli', 'datasets', 'errors', 'zoo'},
     '__init__': {'checkpoint', 'engine', 'mmengine_setup', 'models'},
     '__main__': {'cli', 'zoo'},

@@ -64,7 +64,7 @@ def main() -> None:
         print(json.dumps({**report.to_dict(), 'repairs': repairs}, indent=1))
     else:
         print_errors(report)
-        found = f'failed, {report.error_count} errors' if report.failed else 'passed'
+        found = f'failed, errors: {report.error_count}' if report.failed else 'passed'
         print(f'data check {found}: {report.summary()}')
         if args.fix:
             print(instructions(args.config, repairs))

@@ -22,7 +22,7 @@ from .configs import (
     use_tta,
 )
 from .data import check_data, print_errors
-from .messages import did_you_mean, fail, in_words, table, user_errors_in_one_line
+from .messages import did_you_mean, fail, table, user_errors_in_one_line
 from .pictures import draw_samples
 from .running import build_runner, mistakes_in_one_line
 
@@ -43,7 +43,6 @@ __all__ = [
     'draw_samples',
     'existing_file',
     'fail',
-    'in_words',
     'load_config',
     'make_folder',
     'mistakes_in_one_line',

@@ -18,8 +18,9 @@ from ..datasets import sources
 from ..engine.resume import newest_checkpoint as find_newest_checkpoint
 from ..engine.runner import LauncherError, export_rank
 from ..old_configs import old_config_hint
+from ..texts import in_words
 from .arguments import check_output_file, existing_file, make_folder
-from .messages import did_you_mean, fail, in_words, user_errors_in_one_line
+from .messages import did_you_mean, fail, user_errors_in_one_line
 
 # The entries of a config that belong together: MMEngine needs all of a line or none.
 LOOPS = {

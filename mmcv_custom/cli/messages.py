@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from textwrap import shorten
 from typing import Any, NoReturn
 
 from ..engine.runner import LAUNCHERS
@@ -25,12 +24,6 @@ def fail(message: str) -> NoReturn:
     if any(os.environ.get(rank, '0') != '0' for rank, *_ in LAUNCHERS.values()):
         time.sleep(HEAD_START)
     raise SystemExit(f'error: {" ".join(message.split())}')
-
-
-def in_words(problem: BaseException) -> str:
-    """Type and text of an exception in at most 400 characters: MMEngine's texts can hold whole configs."""
-    text = problem.args[0] if isinstance(problem, KeyError) and problem.args else problem  # str() would quote it
-    return shorten(f'{type(problem).__name__}: {text}', 400, placeholder=' ...').removesuffix(':')
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

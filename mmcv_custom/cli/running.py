@@ -17,8 +17,9 @@ from torch import distributed as dist
 from ..datasets.sources import Source
 from ..engine.runner import PortableRunner
 from ..errors import UserError
+from ..texts import in_words
 from .configs import entries_of, parameters_of
-from .messages import did_you_mean, fail, in_words
+from .messages import did_you_mean, fail
 
 # How gloo says that another process has ended.
 LOST = re.compile('Connection (closed|reset) by peer|Broken pipe')

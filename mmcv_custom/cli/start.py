@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 
 from ..checkpoint.errors import redacted
 from ..engine.hooks import unwrapped
+from ..engine.pipeline import datasets_in
 from ..engine.progress import MetricNotesHook, ProgressHook
 from .configs import entries_of
 from .messages import table
@@ -119,7 +120,7 @@ def describe_data(dataset: Any) -> str:
     an image. Of other datasets, as for segmentation, the images are counted. Of more than ``SAMPLE`` images so many are
     looked at, evenly spread: that takes about a second, and all of COCO would take six.
     """
-    datasets = list(_innermost(dataset))
+    datasets = [inner for inner in datasets_in(dataset) if [*datasets_in(inner)] == [inner]]  # that wrap no others
     images = sum(map(len, datasets))
     text = f'{images:,} images' + (f' ({len(dataset):,} per epoch)' if len(dataset) != images else '')
     classes = (getattr(datasets[0], 'metainfo', None) or {}).get('classes') or ()
@@ -173,17 +174,6 @@ def _frequencies(counts: Sequence[tuple[str, int]]) -> str:
 def _rounded(count: int) -> int:
     """A number to three digits."""
     return int(float(f'{count:.3g}'))
-
-
-def _innermost(dataset: Any) -> Iterator[Any]:
-    """The datasets within wrappers such as RepeatDataset and ConcatDataset; the dataset itself if it is none."""
-    if hasattr(dataset, 'dataset'):
-        yield from _innermost(dataset.dataset)
-    elif hasattr(dataset, 'datasets'):
-        for part in dataset.datasets:
-            yield from _innermost(part)
-    else:
-        yield dataset
 
 
 def _device(runner: Runner, training: bool) -> str:

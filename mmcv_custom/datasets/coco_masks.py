@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..texts import some
 from .coco_fields import FARTHEST, is_number
 from .report import Harm
 from .rle import compressed_sums
-from .texts import some
 
 # What a mask does to a training with masks, and to an evaluation of masks; None: nothing.
 MASK_HARMS: dict[str, tuple[Harm | None, Harm | None]] = {

@@ -13,11 +13,11 @@ from typing import Any
 
 from mmengine.fileio import list_from_file
 
+from ..texts import some
 from .coco import CocoFile
 from .coco_fields import is_id
 from .report import Harm, Report
 from .sources import Source
-from .texts import some
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,15 @@ class NamingPipeline(Compose):
 
 def name_images(dataset: Any) -> None:
     """Lets the errors of a dataset's pipeline name the image, also of the datasets that it wraps."""
-    for inner in _datasets(dataset):
+    for inner in datasets_in(dataset):
         if type(getattr(inner, 'pipeline', None)) is Compose:
             inner.pipeline = NamingPipeline(inner.pipeline.transforms)
 
 
-def _datasets(dataset: Any) -> Iterator[Any]:
+def datasets_in(dataset: Any) -> Iterator[Any]:
+    """A dataset and all that it wraps, such as RepeatDataset and ConcatDataset do."""
     yield dataset
     attributes = vars(dataset) if hasattr(dataset, '__dict__') else {}
     for wrapped in [attributes.get('dataset'), attributes.get('_dataset'), *(attributes.get('datasets') or ())]:
         if wrapped is not None:
-            yield from _datasets(wrapped)
+            yield from datasets_in(wrapped)

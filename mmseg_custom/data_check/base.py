@@ -19,7 +19,7 @@ from mmcv_custom.datasets import DatasetCheck, Harm, Report, Source, class_of
 from mmcv_custom.datasets.images import MASKS, sample
 from mmcv_custom.datasets.loading import Results
 from mmcv_custom.datasets.masks import Mask, MaskFolders, count_values, read_mask
-from mmcv_custom.datasets.texts import in_words
+from mmcv_custom.texts import in_words
 
 LIBRARIES = ('mmcv', 'mmengine', 'mmseg', 'mmcv_custom', 'mmseg_custom')
 RESIZING = ('Resize', 'RandomResize', 'RandomChoiceResize')

@@ -15,7 +15,7 @@ from mmcv_custom.datasets import Harm
 from mmcv_custom.datasets.images import MASKS
 from mmcv_custom.datasets.loading import Loading
 from mmcv_custom.datasets.masks import Mask, count_pairs, read_mask
-from mmcv_custom.datasets.texts import in_words, some
+from mmcv_custom.texts import in_words, some
 
 from .base import FIX, MaskCheck, loaded_labels, mask_folders
 from .values import MaskValues

@@ -23,8 +23,8 @@ from mmcv_custom.datasets.masks import (
     read_mask,
     write_mask,
 )
-from mmcv_custom.datasets.texts import in_words, some
 from mmcv_custom.errors import UserError
+from mmcv_custom.texts import in_words, some
 
 from .base import mask_folders, mask_loader
 from .values import MaskValues

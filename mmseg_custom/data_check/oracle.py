@@ -19,7 +19,7 @@ from mmseg.evaluation import IoUMetric
 from mmcv_custom.datasets import Harm, class_of, silence
 from mmcv_custom.datasets.images import MASKS
 from mmcv_custom.datasets.masks import count_pairs, read_mask
-from mmcv_custom.datasets.texts import in_words, some
+from mmcv_custom.texts import in_words, some
 
 from .base import MaskCheck, is_iou_metric
 from .values import MaskValues

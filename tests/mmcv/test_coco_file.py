@@ -18,7 +18,7 @@ from mmcv_custom.datasets.coco_structure import check_structure
 from mmcv_custom.datasets.contexts import silence
 from mmcv_custom.datasets.report import Report
 from mmcv_custom.datasets.rle import compressed_sums
-from mmcv_custom.datasets.texts import in_words, some
+from mmcv_custom.texts import in_words, some
 from tests.mmcv.coco_files import (
     CLASSES,
     HEIGHT,

@@ -29,11 +29,11 @@ from mmcv_custom.cli import (
     add_config_arguments,
     check_kinds,
     fail,
-    in_words,
     mistakes_in_one_line,
     read_config,
     table,
 )
+from mmcv_custom.texts import in_words
 from ops_dcnv3 import extension
 
 # What the official tools count: image sizes (height, width) by default_scope, padded to multiples of the divisor, and

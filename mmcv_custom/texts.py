@@ -1,4 +1,4 @@
-"""Parts of the data check's lines."""
+"""Parts of messages."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def some(items: Iterable[Any], count: int = 5, show: Callable[[Any], str] = repr
 
 
 def in_words(problem: BaseException) -> str:
-    """Type and text of an exception in at most 300 characters."""
+    """Type and text of an exception in at most 300 characters: MMEngine's texts can hold whole configs."""
     text = problem.args[0] if isinstance(problem, KeyError) and problem.args else problem  # str() would quote it
     return shorten(f'{type(problem).__name__}: {text}', 300, placeholder=' ...').removesuffix(':')
