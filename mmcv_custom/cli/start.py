@@ -15,8 +15,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from ..checkpoint import unwrapped
 from ..checkpoint.errors import redacted
-from ..engine.hooks import unwrapped
 from ..engine.pipeline import datasets_in
 from ..engine.progress import MetricNotesHook, ProgressHook
 from .configs import entries_of

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from ..checkpoint import unwrapped
 from ..errors import UserError
-from .hooks import unwrapped
 
 
 @HOOKS.register_module()

@@ -10,9 +10,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from ..checkpoint import unwrapped
 from ..checkpoint.conversion import first_few
 from ..errors import UserError
-from .hooks import unwrapped
 
 # Modules whose num_classes is not that of the dataset: a backbone's unused classifier, the RPN (object or not), and
 # the semantic branch of HTC, which has pixel classes of its own.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from ..checkpoint.conversion import first_few
 from ..errors import UserError
-from .resume import LAST
+from .resume import noted_checkpoint
 
 
 @HOOKS.register_module()
@@ -78,10 +77,10 @@ class FiniteLossHook(Hook):
                 f'step {runner.iter + 1} is left out, its loss is not finite ({details}); {self.left_out} so far'
             )
             return
-        last = Path(runner.work_dir, LAST)
+        last = noted_checkpoint(runner.work_dir)
         raise UserError(
             f'the loss was not finite in {self.limit} steps in a row, the last is step {runner.iter + 1} ({details}); '
-            f'{f"the last checkpoint is {last.read_text()}" if last.is_file() else "there is no checkpoint yet"}. '
+            f'{f"the last checkpoint is {last}" if last else "there is no checkpoint yet"}. '
             'Lower the learning rate, clip gradients by optim_wrapper.clip_grad, or look at these images'
         )
 

@@ -12,8 +12,6 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
-from ..checkpoint import unwrapped as unwrapped
-
 
 @HOOKS.register_module()
 class CompleteCheckpointHook(Hook):

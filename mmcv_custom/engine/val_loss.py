@@ -17,8 +17,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
+from ..checkpoint import unwrapped
 from ..errors import UserError
-from .hooks import unwrapped
 
 SAMPLER = dict(type='DefaultSampler', shuffle=False)
 PREFIX = 'val/'

@@ -150,6 +150,5 @@ def _schedulers(content: Mapping[str, Any], cfg: Config, length: int | None, not
     elif policy != 'fixed':
         notes.append(f'lr_config.policy={policy}')
         return []
-    old.pop('warmup_iters', None), old.pop('warmup_ratio', None)
-    notes += [f'lr_config.{key}' for key in old]
+    notes += [f'lr_config.{key}' for key in old if key not in ('warmup_iters', 'warmup_ratio')]  # of no warm-up
     return [] if same(schedulers, present) else schedulers
